@@ -1,0 +1,1 @@
+"""From observation and instruction to an action chunk: numpy in, numpy out."""
