@@ -1,0 +1,1 @@
+"""The executables: parameters, wires, one core call, main()."""
