@@ -1,0 +1,99 @@
+"""Pictures and intrinsics of the cell's cameras. Rendering is off-screen through EGL unless MUJOCO_GL says otherwise."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.types import FloatArray, ImageArray
+from internvla_a1.sim.config import CellConfig
+from internvla_a1.sim.model_builder import COLLISION_GROUP
+
+OVERVIEW = "overview"
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """Pinhole intrinsics in pixels, no distortion: what sensor_msgs/CameraInfo needs. frame_id: the optical frame."""
+
+    name: str
+    frame_id: str
+    width: int
+    height: int
+    focal: float
+
+    @property
+    def matrix(self) -> FloatArray:
+        """K (3, 3)."""
+        return np.array([[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1.0]])
+
+
+class Cameras:
+    """Fast plain renders for the policy's views; the overview has shadows and smooth edges for the film."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, config: CellConfig, overview_size: tuple[int, int] = (960, 540)) -> None:
+        self._model, self._data, self._config = model, data, config
+        self._overview_size = overview_size
+        self._plain: mujoco.Renderer | None = None
+        self._fine: mujoco.Renderer | None = None
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[COLLISION_GROUP] = 0
+        self.names = tuple(model.camera(i).name for i in range(model.ncam))
+
+    def info(self, name: str) -> CameraInfo:
+        """Raises ConfigError with the cameras there are."""
+        if name not in self.names:
+            raise ConfigError.asked("camera of the cell", name, self.names)
+        size = self._config.image_size
+        focal = size / 2 / np.tan(np.radians(self._model.cam_fovy[self._model.camera(name).id]) / 2)
+        return CameraInfo(name, f"{name}_optical_frame", size, size, float(focal))
+
+    def render(self, name: str) -> ImageArray:
+        """(height, width, 3) uint8 RGB. Raises ConfigError for an unknown camera or where OpenGL is missing."""
+        if name == OVERVIEW:
+            return self._render_overview()
+        if name not in self.names:
+            raise ConfigError.asked("camera of the cell", name, (*self.names, OVERVIEW))
+        if self._plain is None:
+            self._plain = self._renderer(self._config.image_size, self._config.image_size, fine=False)
+        self._plain.update_scene(self._data, name, self._options)
+        return self._plain.render()
+
+    def close(self) -> None:
+        """Free the GL contexts."""
+        for renderer in (self._plain, self._fine):
+            if renderer is not None:
+                renderer.close()
+        self._plain = self._fine = None
+
+    def _render_overview(self) -> ImageArray:
+        if self._fine is None:
+            self._fine = self._renderer(*self._overview_size, fine=True)
+        look = self._config.look
+        camera = mujoco.MjvCamera()
+        offset = np.array(look.overview_target) - np.array(look.overview_eye)
+        camera.lookat, camera.distance = look.overview_target, float(np.linalg.norm(offset))
+        camera.azimuth = float(np.degrees(np.arctan2(offset[1], offset[0])))
+        camera.elevation = float(np.degrees(np.arctan2(offset[2], np.hypot(offset[0], offset[1]))))
+        self._fine.update_scene(self._data, camera, self._options)
+        return self._fine.render()
+
+    def _renderer(self, width: int, height: int, fine: bool) -> mujoco.Renderer:
+        quality = self._model.vis.quality
+        quality.offsamples, quality.shadowsize = (4, 2048) if fine else (0, 0)
+        if fine:
+            self._model.vis.global_.fovy = self._config.look.overview_fovy_deg
+        try:
+            renderer = mujoco.Renderer(self._model, height, width)
+        except Exception as error:  # mujoco raises whatever its GL backend does: AttributeError, ImportError, EGLError, FatalError
+            raise ConfigError(
+                f"OpenGL is not there for off-screen pictures (MUJOCO_GL={os.environ['MUJOCO_GL']}): {error}; "
+                "install it with: apt install libegl1 libgl1-mesa-dri"
+            ) from error
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(fine)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = int(fine)
+        return renderer

@@ -1,0 +1,67 @@
+"""The order desk: announces which parcel goes into which bin, follows it to its end, and takes orders from outside."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from internvla_a1.core.scene import BINS, Order, Scene, SceneObject, parse_order
+from internvla_a1.sim.config import Orders
+
+HELD_HEIGHT = 0.06  # a parcel whose centre is this far above its place on the belt is in the gripper
+
+
+class OrderDesk:
+    """One order at a time. `order` is None while no parcel is coming."""
+
+    def __init__(self, settings: Orders, belt_top: float) -> None:
+        self._settings, self._belt_top = settings, belt_top
+        self._rng = np.random.default_rng(0)
+        self.order: Order | None = None
+        self.target = ""  # name of the parcel that the desk has in mind
+        self.external = False
+
+    def restart(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self.order, self.target, self.external = None, "", False
+
+    def instruct(self, text: str) -> None:
+        """An order from outside stays until the next one; an empty text gives the desk back. Raises ConfigError if not understood."""
+        if not text.strip():
+            self.order, self.target, self.external = None, "", False
+            return
+        self.order, self.target, self.external = parse_order(text), "", True
+
+    def finished(self) -> None:
+        """The order is sorted or missed."""
+        self.target = ""
+        if not self.external:
+            self.order = None
+
+    def update(self, scene: Scene) -> bool:
+        """Choose the next order or target where there is none. True when a new order was announced."""
+        if self.target:
+            return False
+        coming = [o for o in scene.objects if self._coming(o, scene.belt_speed)]
+        if self.external and self.order is not None:
+            coming = [o for o in coming if self.order.matches(o)]
+        if not coming:
+            return False
+        parcel = max(coming, key=lambda o: o.position[1])
+        self.target = parcel.name
+        if self.external:
+            return False
+        shape = "parcel" if self._rng.random() < self._settings.any_shape else parcel.shape
+        self.order = Order(parcel.color, shape, BINS[int(self._rng.integers(len(BINS)))])
+        return True
+
+    def passed(self, scene: Scene) -> bool:
+        """Whether the target went by: further downstream than the arm reaches, and not in the gripper."""
+        for o in scene.objects:
+            if o.name == self.target:
+                held = o.position[2] > self._belt_top + o.size[2] / 2 + HELD_HEIGHT
+                return not held and o.position[1] > self._settings.missed_y and o.position[2] > self._belt_top - 0.02
+        return False
+
+    def _coming(self, o: SceneObject, speed: float) -> bool:
+        on_belt = abs(o.position[2] - self._belt_top - o.size[2] / 2) < 0.02
+        return bool(on_belt and o.position[1] < self._settings.announce_y - speed * self._settings.lead_s)
