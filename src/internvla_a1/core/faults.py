@@ -46,6 +46,8 @@ class Reason(str, Enum):
     FIRST_COMMAND_JUMP = "first_command_jump"
     COLLISION = "collision"
     FLOODED = "flooded"
+    NOT_ALLOWED = "not_allowed"  # a request that the present mode or an active fault forbids
+    PLAN_REFUSED = "plan_refused"  # the last gate found a plan outside the limits; the plan before it goes on
     # states of an input
     FROZEN = "frozen"
     STALE = "stale"

@@ -1,0 +1,26 @@
+"""What the executor asks of a collision gate; implementations: collision.py (pinocchio and coal), MoveIt on the ROS side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from internvla_a1.core.types import FloatArray
+
+
+@dataclass(frozen=True)
+class PathCheck:
+    """safe: how many leading waypoints can be reached without a hit. hit: what would touch what, empty if nothing."""
+
+    safe: int
+    hit: str = ""
+
+
+class CollisionGate(Protocol):
+    """Checks paths of one robot. `name` is shown in diagnostics."""
+
+    name: str
+
+    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+        """path (waypoints, joints), from start (joints,), straight in between; the robot's own joint order."""
+        ...

@@ -1,0 +1,58 @@
+"""Admission of what would move the arm along a path: collision check of chunks, plausibility of planned motions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from internvla_a1.control.collision_protocol import CollisionGate
+from internvla_a1.control.config import ExecutorConfig
+from internvla_a1.control.gate import TimedChunk, finite
+from internvla_a1.control.interface import Mode, PlannedMotion
+from internvla_a1.control.supervisor import Supervisor
+from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.robot import RobotSpec
+from internvla_a1.core.types import FloatArray
+
+
+def admit_chunk(chunk: TimedChunk, commanded: FloatArray, motion_ns: int, gate: CollisionGate | None) -> TimedChunk | Refusal:
+    """The chunk up to its last safe waypoint; refused only where not even the next waypoint is safe."""
+    if gate is None:
+        return chunk
+    ahead = chunk.remaining_from(motion_ns)
+    result = gate.check(commanded, chunk.positions[ahead:])
+    if result.safe == chunk.steps - ahead:
+        return chunk
+    if result.safe == 0:
+        return Refusal(Reason.COLLISION, f"chunk {chunk.chunk_id}: already its next waypoint, step {ahead}: {result.hit}")
+    return replace(chunk, positions=chunk.positions[: ahead + result.safe])
+
+
+def admit_motion(
+    motion: PlannedMotion,
+    supervisor: Supervisor,
+    measured: FloatArray | None,
+    gripper: np.ndarray,
+    config: ExecutorConfig,
+    robot: RobotSpec,
+) -> Refusal | None:
+    """Why a planned motion is refused: wrong mode, wrong shape, not finite, or not starting where the arm is."""
+    blocking = supervisor.blocking()
+    if supervisor.mode is not Mode.HOLD or blocking is not None:
+        return Refusal(Reason.NOT_ALLOWED, f"a planned motion needs HOLD without faults, now {supervisor.mode.name}: {blocking or ''}")
+    if measured is None:
+        return Refusal(Reason.NOT_ALLOWED, "no joint state yet")
+    points = np.shape(motion.positions)
+    if len(points) != 2 or points[1] != len(robot.joints) or np.shape(motion.times_s) != (points[0],) or points[0] < 2:
+        return Refusal(Reason.WRONG_SHAPE, f"positions {points}, times {np.shape(motion.times_s)}, for {len(robot.joints)} joints")
+    refusal = finite(motion.positions)
+    if refusal is not None:
+        return refusal
+    if not np.isfinite(motion.times_s).all() or np.any(np.diff(motion.times_s) <= 0):
+        return Refusal(Reason.WRONG_HORIZON, "times must rise")
+    off = np.where(gripper, 0.0, np.abs(motion.positions[0] - measured))
+    if off.max() > config.start_tolerance:
+        name = robot.joint_names[int(np.argmax(off))]
+        return Refusal(Reason.FIRST_COMMAND_JUMP, f"{name} is {off.max():.4f} from the start, at most {config.start_tolerance}")
+    return None

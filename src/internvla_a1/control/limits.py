@@ -1,0 +1,43 @@
+"""What one arm may do: limits per joint as arrays, taken once from the robot file and the executor's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from internvla_a1.control.config import ExecutorConfig
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.robot import RobotSpec
+from internvla_a1.core.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Limits:
+    """All arrays (joints,): rad or m and their derivatives."""
+
+    lower: FloatArray  # soft
+    upper: FloatArray
+    velocity: FloatArray
+    acceleration: FloatArray
+    jerk: FloatArray
+    stop: FloatArray  # deceleration of an ordinary stop, at most `acceleration`
+    names: tuple[str, ...]
+
+    def containing(self, q: FloatArray) -> Limits:
+        """Position limits widened to hold q: an arm that starts outside may come back in, and go no further out."""
+        lower, upper = np.minimum(self.lower, q), np.maximum(self.upper, q)
+        return Limits(lower, upper, self.velocity, self.acceleration, self.jerk, self.stop, self.names)
+
+
+def limits_of(robot: RobotSpec, config: ExecutorConfig) -> Limits:
+    """Raises ConfigError where the soft margin leaves a joint no range."""
+    prismatic = np.array([j.kind == "prismatic" for j in robot.joints])
+    margin = np.where(prismatic, config.soft_margin_m, config.soft_margin_rad)
+    lower, upper = robot.array("lower") + margin, robot.array("upper") - margin
+    for joint, low, high in zip(robot.joints, lower, upper, strict=True):
+        if not low < high:
+            raise ConfigError(f"joint {joint.name}: the soft margin leaves no range in [{joint.lower}, {joint.upper}]")
+    acceleration = robot.array("max_acceleration")
+    stop = np.minimum(np.where(prismatic, config.stop_acceleration_m_s2, config.stop_acceleration_rad_s2), acceleration)
+    return Limits(lower, upper, robot.array("max_velocity"), acceleration, robot.array("max_jerk"), stop, robot.joint_names)

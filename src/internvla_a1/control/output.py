@@ -1,0 +1,56 @@
+"""The last gate, and what passes it: a plan is checked as a whole before any of it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from internvla_a1.control.interface import Segment
+from internvla_a1.control.limits import Limits
+from internvla_a1.control.plan import KNOT_S, Plan
+from internvla_a1.core.clock import NS
+from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.types import FloatArray
+
+_SLACK = 1e-6  # rounding, in the unit of each check
+
+
+def plan_refusal(plan: Plan, before: Plan, knot: int, limits: Limits) -> Refusal | None:
+    """Why a plan must not be sent: not finite, not continuous with what the arm was told, outside a limit, or not ending at rest."""
+    if not (np.isfinite(plan.q).all() and np.isfinite(plan.v).all() and np.isfinite(plan.a).all()):
+        return Refusal(Reason.PLAN_REFUSED, "not finite")
+    if np.any(plan.v[-1]):
+        return Refusal(Reason.PLAN_REFUSED, "does not end at rest")
+    q, v, a = before.state(knot)
+    for what, gap in (("position", plan.q[0] - q), ("velocity", plan.v[0] - v), ("acceleration", plan.a[0] - a)):
+        if np.abs(gap).max() > _SLACK:
+            return Refusal(Reason.PLAN_REFUSED, f"{what} steps by {np.abs(gap).max():.6f} at its start")
+    over = np.maximum(plan.q - limits.upper, limits.lower - plan.q)
+    checks = (
+        ("position", over),
+        ("velocity", np.abs(plan.v) - limits.velocity),
+        ("acceleration", np.abs(plan.a) - limits.acceleration),
+    )
+    for what, excess in checks:
+        if excess.max() > _SLACK:
+            joint = int(np.argmax(excess.max(axis=0)))
+            return Refusal(Reason.PLAN_REFUSED, f"{what} of {limits.names[joint]} over its limit by {excess.max():.6f}")
+    return None
+
+
+def start_offset(plan: Plan, measured: FloatArray, gripper: np.ndarray, names: Sequence[str]) -> tuple[str, float]:
+    """The joint that is furthest from where a motion starts, and how far (rad or m). A gripper may be held off by its object."""
+    off = np.where(gripper, 0.0, np.abs(plan.q[0] - measured))
+    worst = int(np.argmax(off))
+    return names[worst], float(off[worst])
+
+
+def segment_of(plan: Plan, knot: int, motion_ns: int, stamp_ns: int, names: tuple[str, ...]) -> Segment:
+    """The rest of a plan from a knot on, as few points as reproduce it."""
+    start = min(knot - plan.first, len(plan.q) - 1)
+    rows = np.concatenate([[start], plan.sent[plan.sent > start]])
+    times = (rows + plan.first) * KNOT_S - motion_ns / NS
+    if start < knot - plan.first:  # long at rest: one point, now
+        times = np.array([knot * KNOT_S - motion_ns / NS])
+    return Segment(stamp_ns, names, np.maximum(times, 0.0), plan.q[rows], plan.v[rows])

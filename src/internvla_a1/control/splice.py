@@ -1,0 +1,36 @@
+"""The pull of the command onto the reference: how an offset, at a seam between chunks or at a takeover, is taken out.
+
+A third-order tracker with feed-forward: no lag behind a reference that the joint can follow; small offsets decay with the
+designed poles, large ones along a square-root law that the joint can brake on. It asks; the limiter grants.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from internvla_a1.core.types import FloatArray
+
+POLES_RAD_S = (22.0, 30.0, 45.0)  # 0.05 rad to under 1 mrad in 0.3 s; slower for joints with little jerk
+BRAKING_SHARE = 0.6  # of max_acceleration, used by the square-root law
+
+
+def tracker_gains(cell_s: float, poles_rad_s: tuple[float, ...] = POLES_RAD_S) -> FloatArray:
+    """Gains (3,) on error, its rate and its acceleration, so that with period cell_s the error decays with these poles.
+
+    The input is the acceleration at the end of the cell, linear in between. Ackermann's formula.
+    """
+    h = cell_s
+    step = np.array([[1.0, h, h * h / 3], [0.0, 1.0, h / 2], [0.0, 0.0, 0.0]])
+    enter = np.array([[h * h / 6], [h / 2], [1.0]])
+    polynomial = np.poly(np.exp(-np.asarray(poles_rad_s) * h))
+    wanted = sum(c * np.linalg.matrix_power(step, 3 - i) for i, c in enumerate(polynomial))
+    reach = np.hstack([enter, step @ enter, step @ step @ enter])
+    return (np.linalg.inv(reach)[2] @ wanted).ravel()
+
+
+def approach_speed(distance: FloatArray, slope: float, deceleration: FloatArray) -> FloatArray:
+    """Speed at which to close a signed distance: linear near 0 (slope in 1/s), then the square root that `deceleration` can stop on."""
+    bend = deceleration / slope**2
+    size = np.abs(distance)
+    far = np.sqrt(2 * deceleration * np.maximum(size - bend / 2, 0.0))
+    return np.copysign(np.where(size <= bend, slope * size, far), distance)
