@@ -1,0 +1,123 @@
+"""One denoising step and everything it needs, kept on the device and reused for every chunk of the same shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from internvla_a1.model.cache import KVCache
+from internvla_a1.model.config import ModelConfig
+from internvla_a1.model.flow import VelocityHook, integrate, time_embedding, time_steps
+from internvla_a1.model.heads import ActionHead
+from internvla_a1.model.layout import Layout
+from internvla_a1.model.mixture import FRESH, Buffers, Mixture
+
+
+class Denoiser:
+    """Static state of one batch shape: cache, rotary rows of the action tokens, layer buffers, and on CUDA the captured graph.
+
+    A step reads nothing on the host and, with buffers, allocates nothing on the device.
+    """
+
+    def __init__(self, config: ModelConfig, mixture: Mixture, head: ActionHead, layout: Layout, device: torch.device, dtype: torch.dtype) -> None:
+        self.config, self.mixture, self.head = config, mixture, head
+        self.past, self.chunk, self.dtype, self.device = layout.past, layout.chunk, dtype, device
+        self.batch = layout.batch
+        self.cache = KVCache(config.layers, layout.batch, config.kv_heads, layout.length, config.head_dim, device, dtype)
+        self.x = torch.empty(layout.batch, layout.chunk, config.action_dim, device=device)
+        self.velocity_out = torch.empty_like(self.x)
+        like = self.cache.keys
+        self.buffers = FRESH
+        if dtype == torch.float32 and device.type == "cpu":
+            self.buffers = Buffers.allocate(config, config.act, layout.batch, layout.chunk, layout.length, like)
+        self._layout: Layout | None = None
+        self._biases: dict[tuple[int, bool], dict[float, Tensor]] = {}
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        self.cos = self.sin = like
+        self.mask: Tensor | None = None
+        self.load(layout)
+
+    def load(self, layout: Layout) -> None:
+        """Take over the rotary rows and the key mask of a layout of this shape."""
+        if layout is self._layout:
+            return
+        cos, sin = layout.rope(self.past + 1, self.chunk)
+        mask = layout.key_mask(layout.length)
+        if self._layout is None:
+            self.cos, self.sin = cos.clone(), sin.clone()
+            self.mask = None if mask is None else mask.clone()
+        else:
+            self.cos.copy_(cos)
+            self.sin.copy_(sin)
+            if (mask is None) != (self.mask is None):
+                self._graphs.clear()
+                self.mask = None if mask is None else mask.clone()
+            elif mask is not None and self.mask is not None:
+                self.mask.copy_(mask)
+        self._layout = layout
+
+    def biases(self, count: int, rounded: bool) -> dict[float, Tensor]:
+        """Time share of the action MLP at every step. `rounded` rounds t to bfloat16 first (Q5)."""
+        if (count, rounded) not in self._biases:
+            times, _ = time_steps(count)
+            self._biases[count, rounded] = {t: self.time_bias(torch.tensor([t], device=self.device), rounded) for t in times}
+        return self._biases[count, rounded]
+
+    def time_bias(self, time: Tensor, rounded: bool) -> Tensor:
+        """time: (B,) -> (B, 1, width)."""
+        if rounded:
+            time = time.bfloat16().float()
+        embedding = time_embedding(time, self.config.act.hidden, self.config.min_period, self.config.max_period)
+        return self.head.time_bias(embedding)[:, None]
+
+    def forget_weights(self) -> None:
+        """Drop what was computed from weights that may have changed."""
+        self._biases.clear()
+        self._graphs.clear()
+
+    def step(self, x: Tensor, time_bias: Tensor, buffers: Buffers = FRESH) -> Tensor:
+        """x: (B, chunk, action_dim), time_bias: (1 or B, 1, width) -> velocity, like x. Differentiable without buffers."""
+        static = buffers.x is not None
+        h = self.head.embed(x, time_bias, buffers.x, buffers.normed).to(self.dtype)
+        out = self.mixture.phase(self.mixture.act, h, (self.cos, self.sin), self.cache, self.past + 1, self.mask, b=buffers)
+        assert out is not None
+        return self.head.action_out_proj(out.float(), self.velocity_out if static else None)
+
+    def run(self, x: Tensor, biases: list[Tensor], step: float, buffers: Buffers = FRESH) -> Tensor:
+        """All steps, unrolled: what is compiled as one graph and captured as one."""
+        for bias in biases:
+            x = x.add_(self.step(x, bias, buffers), alpha=step) if buffers.x is not None else torch.add(x, self.step(x, bias), alpha=step)
+        return x
+
+    def sample(self, noise: Tensor, count: int, hook: VelocityHook | None = None, rounded: bool = False) -> Tensor:
+        """noise: (B, chunk, action_dim) -> actions in a fresh tensor."""
+        self.x.copy_(noise)
+        biases = self.biases(count, rounded)
+        if hook is not None:
+            return integrate(lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook).clone()
+        _, step = time_steps(count)
+        if self.device.type == "cuda":
+            return self._replay(count, rounded, list(biases.values()), step).clone()
+        return self.run(self.x, list(biases.values()), step, self.buffers).clone()
+
+    def _bias_at(self, time: float, rounded: bool) -> Tensor:
+        return self.time_bias(torch.tensor([time], device=self.device), rounded)
+
+    def _replay(self, count: int, rounded: bool, biases: list[Tensor], step: float) -> Tensor:
+        """Replay the captured loop; the first call warms up on a side stream and captures it."""
+        key = (count, rounded)
+        if key not in self._graphs:
+            noise = self.x.clone()
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self.run(self.x, biases, step)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.x.copy_(self.run(self.x, biases, step))
+            self._graphs[key] = graph
+            self.x.copy_(noise)
+        self._graphs[key].replay()
+        return self.x

@@ -1,0 +1,88 @@
+"""What connects the experts to latents, state and actions. Names follow the 2B; names.py maps the 3B's (model.md section 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internvla_a1.model.config import ModelConfig
+from internvla_a1.model.layers import Linear, linear, widened_linear
+from internvla_a1.model.vision_qwen import LayerNorm
+
+
+def mapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map whose weight may be stored narrower than x."""
+    return linear(x, weight, bias) if weight.dtype == x.dtype else widened_linear(x, weight, bias)
+
+
+class LatentHead(nn.Module):
+    """Latents to generation tokens and generation output back to latents."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, size, latent = config.gen.hidden, config.scale_factor, config.codec.latent
+        self.side = config.codec.grid // size
+        self.gen_in_proj = nn.Conv2d(latent, width, 1)
+        self.downsample_conv = nn.Conv2d(width, width, size, stride=size)
+        self.upsample_conv = nn.ConvTranspose2d(width, width, size, stride=size)
+        self.gen_out_layer_norm = LayerNorm(width, eps=1e-5)
+        self.gen_out_proj = Linear(width, latent)
+        self._folded: tuple[Tensor, Tensor] | None = None
+
+    def embed(self, latents: Tensor, dtype: torch.dtype) -> Tensor:
+        """(N, 2, 16, h, w), past and now -> (N, 2 * side * side, width) in frame, row, column order."""
+        frames = latents.flatten(0, 1)
+        if torch.is_grad_enabled():
+            tokens = self.downsample_conv(self.gen_in_proj(frames.to(self.gen_in_proj.weight.dtype)))
+        else:
+            weight, bias = self.folded()
+            tokens = F.conv2d(frames.float(), weight, bias, stride=self.downsample_conv.stride)
+        return tokens.flatten(2).transpose(1, 2).unflatten(0, latents.shape[:2]).flatten(1, 2).to(dtype)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """The 1x1 and the strided convolution as one, (width, 16, s, s) and bias: sixteen inputs a cell instead of `width`."""
+        if self._folded is None:
+            inner = self.gen_in_proj.weight.float().flatten(1)
+            outer = self.downsample_conv.weight
+            weight = torch.stack([torch.einsum("ihw,il->lhw", part.float(), inner) for part in outer])
+            spread = torch.stack([(part.float().sum((1, 2)) * self.gen_in_proj.bias.float()).sum() for part in outer])
+            self._folded = weight, self.downsample_conv.bias.float() + spread
+        return self._folded
+
+    def forget_folded(self) -> None:
+        self._folded = None
+
+    def predict(self, gen_out: Tensor) -> Tensor:
+        """(N, 2 * side * side, width) -> predicted future latents (N, 16, h, w): the mean over past and now tokens, spread over cells."""
+        size = self.upsample_conv.kernel_size[0]
+        tokens = gen_out.unflatten(1, (2, self.side, self.side)).mean(1)  # (N, side, side, width)
+        weight, bias = self.upsample_conv.weight, self.upsample_conv.bias
+        cells = mapped(tokens, weight.flatten(1).t(), None).unflatten(-1, (-1, size, size)) + bias[:, None, None].to(tokens.dtype)
+        cells = cells.permute(0, 1, 4, 2, 5, 3).flatten(1, 2).flatten(2, 3)  # (N, h, w, width)
+        return self.gen_out_proj(self.gen_out_layer_norm(cells)).permute(0, 3, 1, 2)
+
+
+class ActionHead(nn.Module):
+    """State and noisy actions to tokens, action tokens to velocities. Kept in float32: the integration is."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.act.hidden
+        self.state_proj = Linear(config.state_dim, width)
+        self.action_in_proj = Linear(config.action_dim, width)
+        self.action_time_mlp_in = Linear(2 * width, width)
+        self.action_time_mlp_out = Linear(width, width)
+        self.action_out_proj = Linear(width, config.action_dim)
+
+    def time_bias(self, embedding: Tensor) -> Tensor:
+        """(..., width) time embedding -> its share of the first MLP layer, bias included: one vector a step, not one a token."""
+        weight = self.action_time_mlp_in.weight
+        return F.linear(embedding.to(weight.dtype), weight[:, weight.shape[0] :], self.action_time_mlp_in.bias)
+
+    def embed(self, actions: Tensor, time_bias: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> Tensor:
+        """actions: (B, chunk, action_dim); time_bias: broadcastable to (B, chunk, width); first, second: (B, chunk, width) buffers."""
+        weight = self.action_time_mlp_in.weight
+        h = linear(self.action_in_proj(actions, first), weight[:, : weight.shape[0]], None, second)
+        h = torch.add(h, time_bias, out=second)
+        return self.action_time_mlp_out(F.silu(h, inplace=second is not None), first)
