@@ -1,0 +1,83 @@
+"""`internvla-a1`: one command; each subcommand is a module with add_arguments(parser) and run(args) -> exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+from internvla_a1.core.errors import InternVLAError
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """words: what the user types. The module is imported only when it is asked for."""
+
+    words: tuple[str, ...]
+    module: str
+    help: str
+
+
+SUBCOMMANDS = (
+    Subcommand(("demo",), "internvla_a1.demo.command", "sort parcels from a moving belt, then write a report"),
+    Subcommand(("up",), "internvla_a1.launcher.up", "run a launch file: up FILE name:=value ..."),
+    Subcommand(("doctor",), "internvla_a1.doctor", "what of this environment works"),
+    Subcommand(("weights",), "internvla_a1.model.checkpoint.cli", "fetch, convert and check model weights"),
+    Subcommand(("verify", "vectors"), "internvla_a1.model.verify", "compare the model with the golden vectors"),
+    Subcommand(("bench", "model"), "internvla_a1.eval.bench_model", "time the model on this machine"),
+    Subcommand(("bench", "safety"), "internvla_a1.eval.bench_safety", "measure the fault table: promised beside measured"),
+)
+
+
+def available() -> list[Subcommand]:
+    """The subcommands whose modules are installed."""
+    return [c for c in SUBCOMMANDS if _exists(c.module)]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def parse(argv: list[str]) -> tuple[Subcommand, argparse.Namespace]:
+    """The subcommand and its arguments; only its module is imported."""
+    commands = available()
+    parser = argparse.ArgumentParser(prog="internvla-a1", description="InternVLA-A1 on ROS 2")
+    level = parser.add_subparsers(metavar="COMMAND", required=True)
+    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    for command in commands:
+        holder = level
+        if len(command.words) == 2:
+            first = command.words[0]
+            if first not in groups:
+                members = [c.words[1] for c in commands if c.words[0] == first]
+                group = level.add_parser(first, help=f"{first} {' | '.join(members)}")
+                groups[first] = group.add_subparsers(metavar="WHAT", required=True)
+            holder = groups[first]
+        sub = holder.add_parser(command.words[-1], help=command.help, description=command.help)
+        sub.set_defaults(subcommand=command)
+        if tuple(argv[: len(command.words)]) == command.words:
+            importlib.import_module(command.module).add_arguments(sub)
+    args = parser.parse_args(argv)
+    return args.subcommand, args
+
+
+def main() -> int:
+    try:
+        command, args = parse(sys.argv[1:])
+        return int(importlib.import_module(command.module).run(args))
+    except InternVLAError as error:
+        print(f"internvla-a1: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
