@@ -19,7 +19,9 @@ from internvla_a1.core.errors import ConfigError, MissingDependencyError
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scores: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+def reference(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scores: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
     """Softmax in float32 and two matrix products; query heads that share a key head are stacked instead of copying the keys.
 
     scores: (B * KV, H / KV * S, L) and out: (B * KV, H / KV * S, D), buffers for a loop that allocates nothing.

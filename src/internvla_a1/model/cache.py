@@ -9,7 +9,9 @@ from torch import Tensor
 class KVCache:
     """Keys after rotary embedding and values, (layers, B, KV, length, head_dim) each; order prefix | middle | state | actions."""
 
-    def __init__(self, layers: int, batch: int, kv_heads: int, length: int, head_dim: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layers: int, batch: int, kv_heads: int, length: int, head_dim: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         shape = (layers, batch, kv_heads, length, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)

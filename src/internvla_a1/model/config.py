@@ -172,9 +172,7 @@ _VISION: dict[str, type] = {"qwen": QwenVisionConfig, "intern": InternVisionConf
 def config_3b() -> ModelConfig:
     """The published 3B (Qwen3-VL)."""
     small = ExpertConfig(1024, 3072)
-    return ModelConfig(
-        "3b", 28, 16, 8, 128, ExpertConfig(2048, 6144), small, small, 151936, QwenVisionConfig(), rope_sections=(24, 20, 20)
-    )
+    return ModelConfig("3b", 28, 16, 8, 128, ExpertConfig(2048, 6144), small, small, 151936, QwenVisionConfig(), rope_sections=(24, 20, 20))
 
 
 def config_2b() -> ModelConfig:

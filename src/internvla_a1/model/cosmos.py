@@ -128,7 +128,8 @@ class Encoder(nn.Module):
         self.patcher = Haar()
         self.conv_in = nn.Conv2d(3 * 4**HAAR_LEVELS, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            Level(widths[i], widths[i + 1], config.res_blocks, "down" if i < config.downsamples else None) for i in range(len(config.multipliers))
+            Level(widths[i], widths[i + 1], config.res_blocks, "down" if i < config.downsamples else None)
+            for i in range(len(config.multipliers))
         )
         self.mid = Middle(widths[-1])
         self.norm_out, self.conv_out = norm(widths[-1]), nn.Conv2d(widths[-1], config.latent, 3, padding=1)

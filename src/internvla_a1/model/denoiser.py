@@ -19,7 +19,9 @@ class Denoiser:
     A step reads nothing on the host and, with buffers, allocates nothing on the device.
     """
 
-    def __init__(self, config: ModelConfig, mixture: Mixture, head: ActionHead, layout: Layout, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, mixture: Mixture, head: ActionHead, layout: Layout, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.config, self.mixture, self.head = config, mixture, head
         self.past, self.chunk, self.dtype, self.device = layout.past, layout.chunk, dtype, device
         self.batch = layout.batch
@@ -94,7 +96,9 @@ class Denoiser:
         self.x.copy_(noise)
         biases = self.biases(count, rounded)
         if hook is not None:
-            return integrate(lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook).clone()
+            return integrate(
+                lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook
+            ).clone()
         _, step = time_steps(count)
         if self.device.type == "cuda":
             return self._replay(count, rounded, list(biases.values()), step).clone()

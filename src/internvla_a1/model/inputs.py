@@ -60,7 +60,13 @@ def read_batch(config: ModelConfig, batch: Mapping[str, Tensor], device: torch.d
 
 
 def _qwen_inputs(
-    config: ModelConfig, vision: QwenVisionConfig, batch: Mapping[str, Tensor], device: torch.device, images: Tensor, view_valid: Tensor, state: Tensor
+    config: ModelConfig,
+    vision: QwenVisionConfig,
+    batch: Mapping[str, Tensor],
+    device: torch.device,
+    images: Tensor,
+    view_valid: Tensor,
+    state: Tensor,
 ) -> Inputs:
     grids = _field(batch, "observation.image_grid_thw").reshape(-1, 3).cpu()
     if bool((grids != grids[0]).any()):

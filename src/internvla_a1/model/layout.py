@@ -30,7 +30,11 @@ class TokenPattern:
     grid: tuple[int, int] | None = None
 
     def key(self) -> tuple:
-        return (tuple(self.prefix_valid.shape), *(t.numpy().tobytes() for t in (self.prefix_valid, self.is_image, self.view_valid)), self.grid)
+        return (
+            tuple(self.prefix_valid.shape),
+            *(t.numpy().tobytes() for t in (self.prefix_valid, self.is_image, self.view_valid)),
+            self.grid,
+        )
 
 
 @dataclass(frozen=True)

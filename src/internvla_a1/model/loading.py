@@ -29,7 +29,11 @@ TINY = "tiny_config.json"
 
 
 def load_model(
-    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | str = torch.float32, compat: str | None = None, verify: bool = True
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+    compat: str | None = None,
+    verify: bool = True,
 ) -> InternVLAA1:
     """Read a published or our own weights folder.
 

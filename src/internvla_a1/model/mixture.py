@@ -128,7 +128,15 @@ class Mixture(nn.Module):
         self.attend: Attend = sdpa
 
     def phase(
-        self, expert: Expert, x: Tensor, rope: Rope, cache: KVCache, start: int, mask: Tensor | None = None, tail: bool = True, b: Buffers = FRESH
+        self,
+        expert: Expert,
+        x: Tensor,
+        rope: Rope,
+        cache: KVCache,
+        start: int,
+        mask: Tensor | None = None,
+        tail: bool = True,
+        b: Buffers = FRESH,
     ) -> Tensor | None:
         """Run x (B, S, hidden) through one expert, keys and values going to the cache at `start`; every key before is visible.
 
@@ -142,11 +150,15 @@ class Mixture(nn.Module):
             if i == len(expert.layers) - 1 and not tail:
                 return None
             q = layer.self_attn.queries(h, rope, b)
-            attended = reference(q, keys, values, mask, b.scores, b.attended) if b.scores is not None else self.attend(q, keys, values, mask)
+            attended = (
+                reference(q, keys, values, mask, b.scores, b.attended) if b.scores is not None else self.attend(q, keys, values, mask)
+            )
             x = layer.finish(x, attended, b)
         return expert.norm(x, b.normed, b.rms)
 
-    def joint(self, und: Tensor, gen: Tensor, act: Tensor, rope: Rope, mask: Tensor, want_und: bool = False) -> tuple[Tensor | None, Tensor, Tensor]:
+    def joint(
+        self, und: Tensor, gen: Tensor, act: Tensor, rope: Rope, mask: Tensor, want_und: bool = False
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
         """All three at once under the block mask. The last und layer only gives keys and values unless `want_und`."""
         experts = (self.und, self.gen, self.act)
         xs = [und, gen, act]

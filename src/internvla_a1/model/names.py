@@ -7,7 +7,9 @@ import re
 VARIANTS = {"qwena1": "3b", "interna1": "2b"}
 TYPES = {variant: kind for kind, variant in VARIANTS.items()}
 
-_ACTION = {name: f"action_head.{name}" for name in ("state_proj", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")}
+_ACTION = {
+    name: f"action_head.{name}" for name in ("state_proj", "action_in_proj", "action_out_proj", "action_time_mlp_in", "action_time_mlp_out")
+}
 _CODEC = {
     "_enc_model.encoder": "codec.encoder",
     "_enc_model.quant_conv": "codec.quant_conv",

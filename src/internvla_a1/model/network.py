@@ -150,7 +150,9 @@ class InternVLAA1(nn.Module):
         mixture.phase(mixture.und, self.embed_prefix(inputs, layout), layout.rope(0, prefix), cache, 0, layout.key_mask(prefix), tail=False)
         latents = self.frame_latents(inputs, layout, past_latents)
         middle = self.embed_middle(latents, layout)
-        gen_out = mixture.phase(mixture.gen, middle, layout.rope(prefix, past - prefix), cache, prefix, layout.key_mask(past), tail=foresight)
+        gen_out = mixture.phase(
+            mixture.gen, middle, layout.rope(prefix, past - prefix), cache, prefix, layout.key_mask(past), tail=foresight
+        )
         state = self.embed_state(inputs)
         mixture.phase(mixture.act, state, layout.rope(past, 1), cache, past, layout.key_mask(past + 1), tail=False)
         return Context(layout, denoiser, self.all_views(latents[:, 1], layout), gen_out)
@@ -247,14 +249,23 @@ class InternVLAA1(nn.Module):
         latents: (B, V, 3, 16, h, w) of past, now and future, if the data set keeps them; the tokenizer is frozen either way.
         """
         inputs = read_batch(self.config, batch, self.device)
-        joint = self.joint_outputs(inputs, batch["action"].to(self.device, torch.float32), noise.to(self.device), time.to(self.device), latents)
+        joint = self.joint_outputs(
+            inputs, batch["action"].to(self.device, torch.float32), noise.to(self.device), time.to(self.device), latents
+        )
         loss_action = F.mse_loss(joint.velocity, noise.to(self.device) - batch["action"].to(self.device), reduction="none")
         predicted, future = (t.flatten(0, 1)[joint.layout.views] for t in (joint.predicted_latents, joint.future_latents))
         loss_gen = F.mse_loss(predicted, future)
         return (loss_action, loss_gen, joint) if intermediates else (loss_action, loss_gen)
 
     def joint_outputs(
-        self, inputs: Inputs, actions: Tensor, noise: Tensor, time: Tensor, latents: Tensor | None = None, drop: bool = True, want_und: bool = False
+        self,
+        inputs: Inputs,
+        actions: Tensor,
+        noise: Tensor,
+        time: Tensor,
+        latents: Tensor | None = None,
+        drop: bool = True,
+        want_und: bool = False,
     ) -> JointOutputs:
         """One pass over prefix, middle and suffix under the block mask."""
         layout = self.layout(inputs, published=False, drop=drop)
