@@ -68,8 +68,12 @@ class Wiring:
         profile: QoSProfile = qos.RELIABLE,
         always: bool = False,
         group: CallbackGroup | None = None,
+        raw: bool = False,
     ) -> Any:
-        """A guarded subscription that lives until cleanup; `always` hears messages while the node is inactive too."""
+        """A guarded subscription that lives until cleanup.
+
+        `always` hears messages while the node is inactive too; `raw` gives the callback the bytes of the wire (CDR).
+        """
         events = SubscriptionEventCallbacks(incompatible_qos=lambda e: self._incompatible(topic, e), use_default_callbacks=False)
         guarded = self.guarded(f"topic {topic}", callback)
 
@@ -79,7 +83,10 @@ class Wiring:
 
         return self._keep(
             "subscription",
-            _with_events(self.create_subscription, kind, topic, gate, profile, event_callbacks=events, callback_group=group),  # type: ignore[attr-defined]
+            _with_events(
+                self.create_subscription,  # type: ignore[attr-defined]
+                kind, topic, gate, profile, event_callbacks=events, callback_group=group, raw=raw,
+            ),
         )
 
     def timer(self, period_s: float, callback: Callable[[], None], steady: bool = True, group: CallbackGroup | None = None) -> Any:
