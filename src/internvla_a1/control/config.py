@@ -44,7 +44,7 @@ class ExecutorConfig:
     max_steps: int = _number(200, "steps", 2, 1000, "longest horizon of a chunk; more is refused, so that the work of a tick is bounded")
     chunk_dt_tolerance: float = _number(0.02, "", 0.0, 0.5, "relative deviation of a chunk's dt from the robot's control_dt_s")
     future_tolerance_s: float = _number(0.05, "s", 0.0, 0.5, "stamps further in the future are refused")
-    max_stamp_age_s: float = _number(1.0, "s", 0.1, 60.0, "joint states and teleop commands with older stamps are refused unless use_sim_time")
+    max_stamp_age_s: float = _number(1.0, "s", 0.1, 60.0, "older joint states and teleop commands are refused unless use_sim_time")
     estop_heartbeat_s: float = _number(0.0, "s", 0.0, 5.0, "0: no heartbeat expected; else silence after which the arm stops (0.5 advised)")
     estop_release_s: float = _number(0.5, "s", 0.0, 10.0, "how long the stop must have been clear before a reset is accepted")
     clock_jump_s: float = _number(0.1, "s", 0.02, 1.0, "step of simulated time that empties the buffers and brakes")

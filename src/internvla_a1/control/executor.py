@@ -17,22 +17,20 @@ from internvla_a1.control.chunk_buffer import ChunkBuffer
 from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.gate import ChunkGate
-from internvla_a1.control.handover import Authority, TeleopInput
+from internvla_a1.control.handover import TeleopInput
 from internvla_a1.control.intake import admit_chunk, admit_motion
 from internvla_a1.control.interface import Handover, Mode, PlannedMotion, Status, TeleopCommand, TickOutput
-from internvla_a1.control.limiter import CELL_S, brake, follow, reference_from
-from internvla_a1.control.limits import limits_of
 from internvla_a1.control.measured import MeasuredJoints
 from internvla_a1.control.motion_clock import MotionClock
-from internvla_a1.control.output import plan_refusal, segment_of, start_offset
-from internvla_a1.control.plan import KNOT_NS, Plan, resting
+from internvla_a1.control.mover import Mover, knot_of
 from internvla_a1.control.supervisor import Supervisor
-from internvla_a1.core.clock import Now, nanoseconds, seconds
+from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Fault, Reason, Refusal
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import ActionChunk, FloatArray
 
 _MESSAGES_PER_TICK = 50  # of one kind; more are dropped unread, so that a flood cannot make a tick late
+_SETTLE_S = 1.0  # a planned motion is over this long after its last point
 _NONSENSE = (Reason.NON_FINITE, Reason.WRONG_JOINTS, Reason.WRONG_SHAPE, Reason.WRONG_HORIZON)
 
 
@@ -43,7 +41,6 @@ class Executor:
         """Raises ConfigError where robot and parameters leave a joint no range."""
         self.robot = robot
         self.config = config = config or ExecutorConfig()
-        self.limits = limits_of(robot, config)
         self.collision = collision
         self.supervisor = Supervisor()
         self._clock = MotionClock(config.use_sim_time, config.clock_jump_s, config.max_real_time_factor)
@@ -52,14 +49,7 @@ class Executor:
         self._chunks = ChunkBuffer(config)
         self._teleop = TeleopInput(config, self._clock, self._measured.matcher)
         self._motion: tuple[PlannedMotion, int] | None = None
-        self._gripper = robot.gripper_mask
-        self._cells = round(config.cover_s / CELL_S)
-
-        self._plan: Plan | None = None
-        self._bounds = self.limits
-        self._authority: Authority | None = None
-        self._stopping: str = ""  # "", "stop" or "estop": the stop that the plan is
-        self._urgent = False
+        self._mover = Mover(robot, config)
         self._ticks = 0
         self._last_tick: Now | None = None
 
@@ -123,13 +113,14 @@ class Executor:
             return late
         if self._measured.positions is None:
             return Refusal(Reason.NOT_ALLOWED, "no joint state yet")
-        checked = admit_chunk(timed, self._commanded(motion), motion, self.collision)
+        measured = self._measured.positions
+        checked = admit_chunk(timed, self._mover.state(knot_of(motion), measured)[0], motion, self.collision)
         if isinstance(checked, Refusal):
             return checked
         if checked.steps < timed.steps:
             self._count(Refusal(Reason.COLLISION, f"chunk {timed.chunk_id} cut after step {checked.steps - 1} of {timed.steps}"))
             self._last_rejection = f"{Reason.COLLISION.value}: chunk {timed.chunk_id} cut after step {checked.steps - 1}"
-        self._chunks.add(checked, self._commanded(timed.observed_ns))
+        self._chunks.add(checked, self._mover.told(timed.observed_ns, measured))
         self._chunk_ns, self._first = now.steady_ns, False
         return None
 
@@ -178,8 +169,8 @@ class Executor:
     def on_planned_motion(self, motion: PlannedMotion, now: Now) -> Refusal | None:
         """Execute a planner's path, from HOLD at rest; any request, takeover or fault ends it."""
         at = self._clock.read(now)
-        refusal = admit_motion(motion, self.supervisor, self._measured.positions, self._gripper, self.config, self.robot)
-        if refusal is None and self._plan is not None and not self._plan.rest_after(-(-at // KNOT_NS)):
+        refusal = admit_motion(motion, self.supervisor, self._measured.positions, self.config, self.robot)
+        if refusal is None and not self._mover.at_rest(knot_of(at)):
             refusal = Refusal(Reason.NOT_ALLOWED, "the arm is still coming to rest")
         if refusal is not None:
             return self._count(refusal)
@@ -221,14 +212,12 @@ class Executor:
         present = self._present(now, gap) + self._pending
         self._pending = []
         self.supervisor.update(present)
-        knot = -(-motion // KNOT_NS)
-        self._move(motion, knot, now)
-        due = self._urgent or self._ticks % self.config.publish_every == 0
-        segment = None
-        if due and self._plan is not None and (self._urgent or not self._stopping or not self._plan.rest_after(knot)):
-            segment = segment_of(self._plan, knot, motion, now.stamp_ns, self.robot.joint_names)
-        self._urgent = False
-        return TickOutput(segment, self._status(motion, knot, now), self._handover(motion), self.supervisor.faults)
+        knot = knot_of(motion)
+        due = self._ticks % self.config.publish_every == 0
+        self._move(motion, knot, due)
+        self._mover.remember(motion)
+        segment = self._mover.segment(knot, motion, now.stamp_ns, due)
+        return TickOutput(segment, self._status(motion, knot), self._handover(motion), self.supervisor.faults)
 
     def _present(self, now: Now, gap_s: float) -> list[Fault]:
         """The faults whose cause is there right now."""
@@ -262,80 +251,39 @@ class Executor:
 
     # -- motion ----------------------------------------------------------------------------------------------------------
 
-    def _move(self, motion: int, knot: int, now: Now) -> None:
-        """Bring the plan up to date: follow the source that has the arm, or stop."""
-        mode = self.supervisor.mode
-        if mode is Mode.ESTOP:
-            self._stop("estop", knot)
-            return
-        if mode in (Mode.FAULT, Mode.HOLD) and self._motion is None or mode is Mode.FAULT:
+    def _move(self, motion: int, knot: int, due: bool) -> None:
+        """Follow the source that has the arm, or stop."""
+        supervisor, measured = self.supervisor, self._measured.positions
+        if self._motion is not None and (supervisor.mode is not Mode.HOLD or supervisor.blocking() is not None or self._arrived(motion)):
             self._motion = None
-            self._stop("stop", knot)
+        active = supervisor.mode in (Mode.POLICY, Mode.TELEOP) or self._motion is not None
+        wanted = self._wanted(self._mover.times(knot), motion) if active else None
+        if wanted is None or measured is None:
+            self._mover.stop(supervisor.mode is Mode.ESTOP, knot)
             return
-        if self.supervisor.blocking() is not None:
-            self._motion = None
-            self._stop("stop", knot)
-            return
-        times = (knot * KNOT_NS) + (np.arange(self._cells + 3) - 1) * nanoseconds(CELL_S)
-        wanted = self._wanted(times, motion)
-        if wanted is None:
-            self._stop("stop", knot)
-            return
-        if self._plan is None:
-            self._anchor(knot)
-        if self._authority is None:
-            self._authority = Authority(self._plan_state(knot)[0], motion, self._ramp_s())
-        elif not self._stopping and self._ticks % self.config.publish_every and not self._urgent:
-            return
-        self._replan(self._authority.apply(wanted, times), knot)
-        if self._motion is not None and seconds(motion - self._motion[1]) > float(self._motion[0].times_s[-1]) + 1.0:
-            self._motion = None
-
-    def _replan(self, wanted: FloatArray, knot: int) -> None:
-        before = self._plan
-        if before is None:
-            return
-        plan, limited = follow(before, knot, reference_from(wanted), self._bounds)
-        refusal = plan_refusal(plan, before, knot, self._bounds)
-        if refusal is not None:  # the plan before goes on, and it ends at rest
-            self._count(refusal)
-            return
-        if before.rest_after(knot) and not plan.rest_after(knot) and self._measured.positions is not None:
-            joint, distance = start_offset(plan, self._measured.positions, self._gripper, self.robot.joint_names)
-            if distance > self.config.start_tolerance:
-                self._pending.append(watchdogs.moved_by_hand(joint, distance, self.config))
-                return
-        self._urgent |= bool(self._stopping)
-        self._stopping = ""
-        self._limited += limited
-        self._plan = plan
-
-    def _stop(self, kind: str, knot: int) -> None:
-        """Brake, once; the emergency stop also sharpens a stop that is under way."""
-        self._authority = None
-        if self._plan is None or self._stopping == kind or (self._stopping == "estop" and not self._plan.rest_after(knot)):
-            return
-        if self._plan.rest_after(knot):
-            self._urgent |= not self._stopping
-            self._stopping = kind
-            return
-        if kind == "stop" and self._stopping:
-            return
-        deceleration = self.limits.acceleration if kind == "estop" else self.limits.stop
-        self._plan = brake(self._plan, knot, deceleration, self._bounds)
-        self._stopping, self._urgent = kind, True
+        problem = self._mover.advance(wanted, knot, measured, self._ramp_s(), due)
+        if isinstance(problem, Refusal):
+            self._count(problem)
+        elif problem is not None:
+            self._pending.append(problem)
+        self._limited += self._mover.limited
+        self._mover.limited = False
 
     def _wanted(self, times: np.ndarray, motion: int) -> FloatArray | None:
-        """The reference (cells + 3, joints) of the source that has the arm; None where it has nothing to say yet."""
-        if self._measured.positions is None:
-            return None
+        """The reference (len(times), joints) of the source that has the arm; None where it has nothing to say yet."""
         if self._motion is not None:
             path, start = self._motion
-            at = (times - start) / 1e9
+            at = (times - start) / NS
             return np.column_stack([np.interp(at, path.times_s, column) for column in path.positions.T])
         if self.supervisor.mode is Mode.POLICY:
             return self._chunks.reference(times)
         return self._teleop.target(times)
+
+    def _arrived(self, motion: int) -> bool:
+        if self._motion is None:
+            return False
+        path, start = self._motion
+        return seconds(motion - start) > float(path.times_s[-1]) + _SETTLE_S
 
     def _ramp_s(self) -> float:
         if self._motion is not None:
@@ -344,44 +292,20 @@ class Executor:
             return self.config.give_back_blend_s
         return self.config.takeover_ramp_s if self.config.teleop_mode == "absolute" else 0.0
 
-    def _anchor(self, knot: int) -> None:
-        """Start from where the arm is measured to be."""
-        if self._measured.positions is not None:
-            self._plan = resting(knot, self._measured.positions)
-            self._bounds = self.limits.containing(self._measured.positions)
-
     def _release(self, now: Now) -> None:
-        """A new source begins: no chunk of before, and an arm at rest starts from where it is measured to be.
-
-        A gripper keeps its command: closed on an object, its measured position is not where it was told to be.
-        """
+        """A new source begins: nothing planned before counts."""
         self._chunks.clear()
-        self._authority = None
-        knot = -(-self._clock.read(now) // KNOT_NS)
-        if self._plan is not None and self._plan.rest_after(knot) and self._measured.positions is not None:
-            held = np.where(self._gripper, self._plan.state(knot)[0], self._measured.positions)
-            self._plan = resting(knot, held)
-            self._bounds = self.limits.containing(held)
+        self._mover.release(knot_of(self._clock.read(now)), self._measured.positions)
 
     def _start_teleop(self, now: Now) -> None:
         self._asked_ns = now.steady_ns
         self._release(now)
-        knot = -(-self._clock.read(now) // KNOT_NS)
         if self._teleop.age_s(now) > self.config.teleop_age_s:
             self._teleop.forget()
         if self._measured.positions is not None:
-            q, v, _ = self._plan_state(knot)
-            self._teleop.capture(q, v, self._bounds)
-        self._urgent = True
-
-    def _plan_state(self, knot: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        if self._plan is not None:
-            return self._plan.state(knot)
-        q = self._measured.positions if self._measured.positions is not None else np.zeros(len(self.robot.joints))
-        return q, np.zeros_like(q), np.zeros_like(q)
-
-    def _commanded(self, motion: int) -> FloatArray:
-        return self._plan_state(-(-motion // KNOT_NS))[0]
+            q, v, _ = self._mover.state(knot_of(self._clock.read(now)), self._measured.positions)
+            self._teleop.capture(q, v, self._mover.bounds)
+        self._mover.urgent = True
 
     def _forget(self) -> None:
         """Time jumped: nothing from before counts."""
@@ -392,9 +316,10 @@ class Executor:
 
     # -- words -----------------------------------------------------------------------------------------------------------
 
-    def _status(self, motion: int, knot: int, now: Now) -> Status:
+    def _status(self, motion: int, knot: int) -> Status:
         measured, newest = self._measured.positions, self._chunks.newest
-        commanded = self._plan.state(knot)[0] if self._plan is not None else measured
+        plan = self._mover.plan
+        commanded = plan.state(knot)[0] if plan is not None else measured
         empty = np.zeros(0)
         return Status(
             chunk_id=newest.chunk_id if newest else 0,
@@ -408,13 +333,14 @@ class Executor:
             limits_applied=self._limited,
             last_rejection=self._last_rejection,
             refusals=dict(self.refusals),
-            moving=self._plan is not None and not self._plan.rest_after(knot),
+            moving=not self._mover.at_rest(knot),
             collision_gate=self.collision.name if self.collision is not None else "none",
         )
 
     def _handover(self, motion: int) -> Handover:
         newest = self._chunks.newest if self.supervisor.mode is Mode.POLICY else None
-        blend = float(self._authority.share(np.array([motion]))[0]) if self._authority is not None else 0.0
+        authority = self._mover.authority
+        blend = float(authority.share(np.array([motion]))[0]) if authority is not None else 0.0
         reason = f"following {self._motion[0].name}" if self._motion is not None else self.supervisor.reason
         return Handover(self.supervisor.mode, reason, blend, newest.chunk_id if newest else 0)
 

@@ -33,7 +33,6 @@ def admit_motion(
     motion: PlannedMotion,
     supervisor: Supervisor,
     measured: FloatArray | None,
-    gripper: np.ndarray,
     config: ExecutorConfig,
     robot: RobotSpec,
 ) -> Refusal | None:
@@ -51,7 +50,7 @@ def admit_motion(
         return refusal
     if not np.isfinite(motion.times_s).all() or np.any(np.diff(motion.times_s) <= 0):
         return Refusal(Reason.WRONG_HORIZON, "times must rise")
-    off = np.where(gripper, 0.0, np.abs(motion.positions[0] - measured))
+    off = np.where(robot.gripper_mask, 0.0, np.abs(motion.positions[0] - measured))
     if off.max() > config.start_tolerance:
         name = robot.joint_names[int(np.argmax(off))]
         return Refusal(Reason.FIRST_COMMAND_JUMP, f"{name} is {off.max():.4f} from the start, at most {config.start_tolerance}")

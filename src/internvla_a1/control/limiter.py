@@ -14,13 +14,16 @@ import numpy as np
 from internvla_a1.control.braking import Stop, stop
 from internvla_a1.control.limits import Limits
 from internvla_a1.control.plan import CELL, KNOT_S, Plan, integrate
-from internvla_a1.control.splice import BRAKING_SHARE, approach_speed, tracker_gains
+from internvla_a1.control.splice import BRAKING_SHARE, Approach, tracker_gains
 from internvla_a1.core.types import FloatArray
 
 CELL_S = CELL * KNOT_S
 _GAINS = tracker_gains(CELL_S)
 _SLOPE = float(_GAINS[0] / _GAINS[1])
 _RANGE_SLOPE = 8.0  # 1/s, how speed shrinks with the distance to a position limit
+_RANGE_SHARE = 0.8  # of the ordinary stop's deceleration, used for that
+_SPEED_SHARE = 0.98  # of max_velocity, so that rounding a stop up to whole knots and the rise inside a cell find room
+_SAID = 1e-6  # rad/s^2: a difference between asked and granted that counts as a limit applied
 _TINY = 1e-9
 
 
@@ -42,48 +45,69 @@ def reference_from(q: FloatArray) -> Reference:
     return Reference(q[1:-1], (q[2:] - q[:-2]) / (2 * CELL_S), (q[2:] - 2 * q[1:-1] + q[:-2]) / CELL_S**2)
 
 
-def track(state: tuple[FloatArray, FloatArray, FloatArray], ref: Reference, limits: Limits) -> tuple[FloatArray, FloatArray, FloatArray, bool]:
-    """The tracker from `state`: q, v, a (cells + 1, joints) at the decisions, and whether a limit had a say.
+class Tracker:
+    """Follows a reference with bounded velocity, acceleration and jerk, slowing towards the ends of the range.
 
-    Acceleration, jerk and velocity are bounded here; positions by the shrinking speed and, for certain, by `follow`.
+    Positions are bounded for certain by `follow`, not here. Constants are taken once: the loop is the work of a tick.
     """
-    k_error, k_rate, k_acc = _GAINS
-    h, j = CELL_S, limits.jerk
-    braking, range_braking = BRAKING_SHARE * limits.acceleration, 0.7 * limits.stop
-    top = 0.99 * limits.velocity
-    q, v, a = (np.empty_like(ref.q) for _ in range(3))
-    q[0], v[0], a[0] = state
-    limited = False
-    for i in range(ref.cells):
-        qi, vi, ai = q[i], v[i], a[i]
-        wish = ref.v[i] - approach_speed(qi - ref.q[i], _SLOPE, braking)
-        high = np.minimum(top, approach_speed(limits.upper - qi, _RANGE_SLOPE, range_braking))
-        low = np.maximum(-top, approach_speed(limits.lower - qi, _RANGE_SLOPE, range_braking))
-        speed = np.minimum(np.maximum(wish, low), high)
-        ahead = np.where(speed == wish, ref.a[i], 0.0)
-        asked = ahead + k_rate * (speed - vi) - k_acc * (ai - ahead)
-        rise = j * h / 2
-        room = np.sqrt(rise**2 + 2 * j * np.maximum(top - vi - h / 2 * ai, 0.0)) - rise
-        fall = np.sqrt(rise**2 + 2 * j * np.maximum(top + vi + h / 2 * ai, 0.0)) - rise
-        most = np.minimum(limits.acceleration, room)
-        least = np.maximum(-limits.acceleration, -fall)
-        given = np.minimum(np.maximum(asked, least), most)
-        given = np.minimum(np.maximum(given, ai - j * h), ai + j * h)
-        limited = limited or bool(np.any(np.abs(given - asked) > 1e-6) or np.any(speed != wish))
-        a[i + 1] = given
-        v[i + 1] = vi + h / 2 * (ai + given)
-        q[i + 1] = qi + h * vi + h * h / 6 * (2 * ai + given)
-    return q, v, a, limited
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._top = _SPEED_SHARE * limits.velocity
+        towards_end = _RANGE_SHARE * limits.stop
+        self._approach = Approach(
+            np.stack([BRAKING_SHARE * limits.acceleration, towards_end, towards_end]), np.array([[_SLOPE], [_RANGE_SLOPE], [_RANGE_SLOPE]])
+        )
+        self._rise = limits.jerk * CELL_S / 2
+        self._speeds = np.stack([self._top, -self._top])
+
+    def track(self, state: tuple[FloatArray, FloatArray, FloatArray], ref: Reference) -> tuple[FloatArray, FloatArray, FloatArray, bool]:
+        """From `state`: q, v, a (cells + 1, joints) at the decisions, and whether a limit had a say."""
+        h, limits = CELL_S, self._limits
+        q, v, a = (np.empty_like(ref.q) for _ in range(3))
+        q[0], v[0], a[0] = state
+        distance, asked = np.empty((3, q.shape[1])), np.empty_like(ref.q[1:])
+        for i in range(ref.cells):
+            qi, vi, ai = q[i], v[i], a[i]
+            np.subtract(qi, ref.q[i], out=distance[0])
+            np.subtract(limits.upper, qi, out=distance[1])
+            np.subtract(limits.lower, qi, out=distance[2])
+            law = self._approach.speed(distance)
+            wish = ref.v[i] - law[0]
+            speed = np.minimum(np.maximum(wish, np.maximum(law[2], self._speeds[1])), np.minimum(law[1], self._speeds[0]))
+            ahead = ref.a[i] * (speed == wish)
+            np.add(ahead * (1 + _GAINS[2]), _GAINS[1] * (speed - vi) - _GAINS[2] * ai, out=asked[i])
+            given = self._grant(asked[i], vi + h / 2 * ai, ai)
+            a[i + 1] = given
+            total = ai + given
+            v[i + 1] = vi + h / 2 * total
+            q[i + 1] = qi + h * vi + h * h / 6 * (total + ai)
+        return q, v, a, bool(np.abs(a[1:] - asked).max() > _SAID)
+
+    def _grant(self, asked: FloatArray, coasting: FloatArray, a: FloatArray) -> FloatArray:
+        """The acceleration at the end of a cell, nearest to what is asked, from which the velocity limit can still be met."""
+        jerk, rise, most = self._limits.jerk, self._rise, self._limits.acceleration
+        room = np.stack([self._top - coasting, self._top + coasting])
+        np.maximum(room, 0.0, out=room)
+        room *= 2 * jerk
+        room += rise * rise
+        np.sqrt(room, out=room)
+        room -= rise
+        np.minimum(room, most, out=room)
+        change = 2 * rise
+        given = np.minimum(np.maximum(asked, -room[1]), room[0])
+        return np.minimum(np.maximum(given, a - change), a + change)
 
 
-def follow(before: Plan, knot: int, ref: Reference, limits: Limits) -> tuple[Plan, bool]:
+def follow(before: Plan, knot: int, ref: Reference, limits: Limits, tracker: Tracker | None = None) -> tuple[Plan, bool]:
     """The plan from the state that `before` has at `knot`: follow the reference for ref.cells cells, then stop.
 
-    Returns it and whether a limit had a say (an acceleration, a speed or a position that was asked for and not given).
+    tracker: one made for these limits, to save making it. Returns the plan, and whether a limit had a say: an
+    acceleration, a speed or a position that was asked for and not given.
     """
     state = before.state(knot)
     clipped = Reference(np.clip(ref.q, limits.lower, limits.upper), ref.v, ref.a)
-    q, v, a, limited = track(state, clipped, limits)
+    q, v, a, limited = (tracker or Tracker(limits)).track(state, clipped)
     ends = stop(v, a, limits.stop, limits.jerk)
     cells = _safe_cells(q, v, a, ends, limits)
     plan = _assemble(before, knot, q, v, a, ends, cells)
@@ -113,10 +137,11 @@ def _assemble(before: Plan, knot: int, q: FloatArray, v: FloatArray, a: FloatArr
     if keep.any():
         knots = max(knots, before.last - knot + 1)
     k = np.arange(knots)[:, None]
-    followed = np.interp(np.arange(knots), np.arange(len(a)) * CELL, np.arange(len(a)))
-    floor = np.minimum(followed.astype(int), len(a) - 2)
-    share = (followed - floor)[:, None]
-    tracked = a[floor] * (1 - share) + a[floor + 1] * share
+    tracked = np.zeros((max(knots, (len(a) - 1) * CELL + 1), a.shape[1]))
+    tracked[: (len(a) - 1) * CELL + 1 : CELL] = a
+    for i in range(1, CELL):
+        tracked[i : (len(a) - 1) * CELL : CELL] = a[:-1] + (a[1:] - a[:-1]) * (i / CELL)
+    tracked = tracked[:knots]
     acceleration = np.where(k <= start, tracked, chosen.acceleration(np.maximum(k - start, 0) * KNOT_S))
     if keep.any():
         acceleration[:, keep] = before.remaining(knot, knots)[:, keep]

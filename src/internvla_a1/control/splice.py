@@ -10,7 +10,7 @@ import numpy as np
 
 from internvla_a1.core.types import FloatArray
 
-POLES_RAD_S = (22.0, 30.0, 45.0)  # 0.05 rad to under 1 mrad in 0.3 s; slower for joints with little jerk
+POLES_RAD_S = (24.0, 32.0, 45.0)  # 0.05 rad to under 1 mrad in 0.3 s; slower for joints with little jerk
 BRAKING_SHARE = 0.6  # of max_acceleration, used by the square-root law
 
 
@@ -28,9 +28,23 @@ def tracker_gains(cell_s: float, poles_rad_s: tuple[float, ...] = POLES_RAD_S) -
     return (np.linalg.inv(reach)[2] @ wanted).ravel()
 
 
-def approach_speed(distance: FloatArray, slope: float, deceleration: FloatArray) -> FloatArray:
-    """Speed at which to close a signed distance: linear near 0 (slope in 1/s), then the square root that `deceleration` can stop on."""
-    bend = deceleration / slope**2
-    size = np.abs(distance)
-    far = np.sqrt(2 * deceleration * np.maximum(size - bend / 2, 0.0))
-    return np.copysign(np.where(size <= bend, slope * size, far), distance)
+class Approach:
+    """Speed at which to close a distance: slope * distance near 0, then the square root law that `deceleration` can stop on.
+
+    deceleration: any shape, positive, rad/s^2 or m/s^2. slope in 1/s.
+    """
+
+    def __init__(self, deceleration: FloatArray, slope: FloatArray | float) -> None:
+        self._bend = deceleration / np.square(slope)
+        self._double = 2 * deceleration
+        self._shift = np.square(self._double) / (4 * np.square(slope))  # so that the two branches meet with one slope
+        self._slope = slope
+
+    def speed(self, distance: FloatArray) -> FloatArray:
+        """Signed like the distance, same shape."""
+        size = np.abs(distance)
+        far = size * self._double
+        far -= self._shift
+        np.maximum(far, 0.0, out=far)
+        np.sqrt(far, out=far)
+        return np.copysign(np.where(size <= self._bend, self._slope * size, far), distance)

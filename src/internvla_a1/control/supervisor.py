@@ -74,7 +74,6 @@ class Supervisor:
         for reason, fault in list(self._latched.items()):
             if fault.latch is Latch.SELF_CLEARING and reason not in self._present:
                 del self._latched[reason]
-        ranked = [f for f in self.faults if f.reason in self._present]
         worst = next((f for f in self.faults if f.reason in self._present), None)
         if worst is not None:
             self._go(_BY_SEVERITY[worst.severity], str(worst))

@@ -1,0 +1,131 @@
+"""Keeps the plan that the arm executes: follow a reference, or stop; start from where the arm is, end at rest."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from internvla_a1.control.config import ExecutorConfig
+from internvla_a1.control.handover import Authority
+from internvla_a1.control.interface import Segment
+from internvla_a1.control.limiter import CELL_S, Tracker, brake, follow, reference_from
+from internvla_a1.control.limits import Limits, limits_of
+from internvla_a1.control.output import plan_refusal, segment_of, start_offset
+from internvla_a1.control.plan import KNOT_NS, Plan, resting
+from internvla_a1.control.watchdogs import moved_by_hand
+from internvla_a1.core.clock import nanoseconds
+from internvla_a1.core.faults import Fault, Refusal
+from internvla_a1.core.robot import RobotSpec
+from internvla_a1.core.types import FloatArray
+
+_REMEMBERED = 128  # ticks of commanded positions
+
+
+def knot_of(motion_ns: int) -> int:
+    """The first knot at or after an instant of motion time."""
+    return -(-motion_ns // KNOT_NS)
+
+
+class Mover:
+    """The plan in execution. Its state at now is what the arm was told, however late this process is."""
+
+    def __init__(self, robot: RobotSpec, config: ExecutorConfig) -> None:
+        self.limits = limits_of(robot, config)
+        self.plan: Plan | None = None
+        self.authority: Authority | None = None
+        self.urgent = False  # something changed: send at once
+        self.limited = False  # whether a limit had a say in the newest plan
+        self._config, self._names, self._gripper = config, robot.joint_names, robot.gripper_mask
+        self._cells = round(config.cover_s / CELL_S)
+        self._stopping = ""  # "", "stop" or "estop": which stop the plan is
+        self._told: deque[tuple[int, FloatArray]] = deque(maxlen=_REMEMBERED)
+        self._set_bounds(self.limits)
+
+    def _set_bounds(self, bounds: Limits) -> None:
+        self.bounds, self._tracker = bounds, Tracker(bounds)
+
+    def at_rest(self, knot: int) -> bool:
+        return self.plan is None or self.plan.rest_after(knot)
+
+    def state(self, knot: int, measured: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Commanded q, v, a (joints,) at a knot; where the arm is measured to be if it was told nothing yet."""
+        if self.plan is not None:
+            return self.plan.state(knot)
+        return measured, np.zeros_like(measured), np.zeros_like(measured)
+
+    def told(self, motion_ns: int, measured: FloatArray) -> FloatArray:
+        """What the arm was told to be at, at a past instant of motion time; the oldest remembered if that is longer ago."""
+        for at, q in reversed(self._told):
+            if at <= motion_ns:
+                return q
+        return self._told[0][1] if self._told else measured
+
+    def remember(self, motion_ns: int) -> None:
+        """Once a tick: note what the arm is told now."""
+        if self.plan is not None:
+            self._told.append((motion_ns, self.plan.state(knot_of(motion_ns))[0]))
+
+    def times(self, knot: int) -> np.ndarray:
+        """Motion times (cells + 3,) ns at which `advance` wants its reference: one cell before the knot to one after the cover."""
+        return knot * KNOT_NS + (np.arange(self._cells + 3) - 1) * nanoseconds(CELL_S)
+
+    def release(self, knot: int, measured: FloatArray | None) -> None:
+        """A new source begins: an arm at rest starts from where it is measured to be.
+
+        A gripper keeps its command: closed on an object, its measured position is not where it was told to be.
+        """
+        self.authority = None
+        if self.plan is not None and self.plan.rest_after(knot) and measured is not None:
+            self._anchor(knot, np.where(self._gripper, self.plan.state(knot)[0], measured))
+
+    def advance(self, wanted: FloatArray, knot: int, measured: FloatArray, ramp_s: float, due: bool) -> Fault | Refusal | None:
+        """Follow `wanted` (cells + 3, joints), at the instants of `times`. Returns what kept it from doing so.
+
+        ramp_s: time over which a source that just began gets its authority. due: whether a segment is to be sent.
+        """
+        if self.plan is None:
+            self._anchor(knot, measured)
+        if self.authority is None:
+            self.authority = Authority(self.state(knot, measured)[0], knot * KNOT_NS, ramp_s)
+        elif not (due or self._stopping or self.urgent):
+            return None
+        before = self.plan
+        if before is None:
+            return None
+        reference = reference_from(self.authority.apply(wanted, self.times(knot)))
+        plan, limited = follow(before, knot, reference, self.bounds, self._tracker)
+        refusal = plan_refusal(plan, before, knot, self.bounds)
+        if refusal is not None:  # the plan before goes on, and it ends at rest
+            return refusal
+        if before.rest_after(knot) and not plan.rest_after(knot):
+            joint, distance = start_offset(plan, measured, self._gripper, self._names)
+            if distance > self._config.start_tolerance:
+                return moved_by_hand(joint, distance, self._config)
+        self.urgent |= bool(self._stopping)
+        self.plan, self._stopping = plan, ""
+        self.limited = limited
+        return None
+
+    def stop(self, steepest: bool, knot: int) -> None:
+        """Brake, once; the emergency stop also sharpens a stop that is under way."""
+        self.authority = None
+        kind = "estop" if steepest else "stop"
+        if self.plan is None or self._stopping in (kind, "estop"):
+            return
+        if not self.plan.rest_after(knot) and (steepest or not self._stopping):
+            deceleration = self.limits.acceleration if steepest else self.limits.stop
+            self.plan = brake(self.plan, knot, deceleration, self.bounds)
+        self.urgent |= steepest or not self._stopping
+        self._stopping = kind
+
+    def segment(self, knot: int, motion_ns: int, stamp_ns: int, due: bool) -> Segment | None:
+        """What to send this tick: the rest of the plan, or None when it is not due or the arm was brought to rest."""
+        urgent, self.urgent = self.urgent, False
+        if self.plan is None or not (urgent or due) or (self._stopping and not urgent and self.plan.rest_after(knot)):
+            return None
+        return segment_of(self.plan, knot, motion_ns, stamp_ns, self._names)
+
+    def _anchor(self, knot: int, q: FloatArray) -> None:
+        self.plan = resting(knot, q)
+        self._set_bounds(self.limits.containing(q))
