@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import RobotSpec
@@ -35,10 +33,8 @@ class ExpertPolicy:
         seen = request.observation
         order = parse_order(request.instruction) if request.instruction.strip() else None
         positions, self._memory = self._expert.plan(request.scene, seen.positions, order, self._memory, seen.stamp_ns)
-        chunk = ActionChunk(
-            seen.stamp_ns, request.chunk_id, seen.joint_names, self.robot.control_dt_s, np.asarray(positions), instruction=request.instruction
-        )
-        return PolicyResult(chunk)
+        dt_s, text = self.robot.control_dt_s, request.instruction
+        return PolicyResult(ActionChunk(seen.stamp_ns, request.chunk_id, seen.joint_names, dt_s, positions, instruction=text))
 
     def decode(self, foresight: Foresight) -> Foresight:
         """Nothing to decode: the expert foresees nothing."""

@@ -24,6 +24,7 @@ class Physics:
     gripper_kv: float = 30.0
     friction: float = 0.9
     finger_friction: float = 1.5
+    bin_friction: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Parcels:
     half_height: tuple[float, float] = (0.020, 0.027)
     yaw: tuple[float, float] = (-0.30, 0.30)
     prefill_y: float = -0.35  # at a reset the belt is already loaded upstream of here
-    bin_keep: int = 3  # newest parcels that stay in a bin; older ones go back to the pool
+    bin_keep: int = 2  # newest parcels that stay in a bin; older ones go back to the pool
     settle_s: float = 0.4  # a parcel counts as sorted after lying in a bin for this long
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -117,7 +118,7 @@ class TrajectoryController:
         knots = self._running.knots
         if now_s >= knots[-1].time_s:
             return Reference.rest(knots[-1].positions)
-        for a, b in zip(knots, knots[1:], strict=False):
+        for a, b in pairwise(knots):
             if now_s < b.time_s:
                 return interpolate(a, b, now_s)
         return Reference.rest(knots[-1].positions)

@@ -22,9 +22,14 @@ SUBSTEPS = 3  # of the roll-out, per step of the chunk
 
 @dataclass(frozen=True)
 class ExpertSettings:
-    """lag_s: how far the arm follows its command behind, servo and executor together. adrift_m: beyond this the last plan is dropped."""
+    """lag_s: how far the arm follows its command behind, servo and executor together.
+
+    committed: leading steps that repeat the last plan, because they run before the new chunk can arrive.
+    adrift_m: with the tool further than this from the last plan, the plan is dropped.
+    """
 
     lag_s: float = 0.035
+    committed: int = 2
     adrift_m: float = 0.06
     steps: int = 50
     dt_s: float = 1.0 / 15.0
@@ -57,11 +62,10 @@ class Expert:
         s = self.settings
         scene = scene.advanced(seconds(stamp_ns - scene.stamp_ns))
         tool = tool_position(self.arm, joints[:6])
-        start = self._start(joints, tool, memory, stamp_ns)
+        path = self._committed(joints, tool, memory, stamp_ns)
         task = self._task(scene, tool, tool_yaw(joints[:6]), float(joints[6]), order, memory)
-        rollout = Rollout(start, task, s.motion, self.space, s.lag_s)
-        path = [rollout.state()]
-        for _ in range(s.steps):
+        rollout = Rollout(path[-1], task, s.motion, self.space, s.lag_s, s.committed * s.dt_s)
+        while len(path) <= s.steps:
             for _ in range(SUBSTEPS):
                 rollout.step(s.dt_s / SUBSTEPS)
             path.append(rollout.state())
@@ -72,25 +76,22 @@ class Expert:
         six = tool_down_joints(self.arm, state.position, state.yaw)
         return np.append(np.clip(six, self.limits[0], self.limits[1]), state.opening)
 
-    def _start(self, joints: FloatArray, tool: FloatArray, memory: Memory, stamp_ns: int) -> ToolState:
-        """Where the arm was told to be now, by the last plan while the arm follows it, else where it is."""
-        planned = self._planned(memory, seconds(stamp_ns - memory.stamp_ns))
-        if planned is not None and np.linalg.norm(planned.position - planned.velocity * self.settings.lag_s - tool) < self.settings.adrift_m:
-            return planned
-        return ToolState(tool, np.zeros(3), tool_yaw(joints[:6]), float(joints[6]))
+    def _committed(self, joints: FloatArray, tool: FloatArray, memory: Memory, stamp_ns: int) -> list[ToolState]:
+        """Where the arm is told to be now and in the committed steps: by the last plan while the arm follows it, else where it is."""
+        s = self.settings
+        age = seconds(stamp_ns - memory.stamp_ns)
+        planned = [self._planned(memory, age + k * s.dt_s) for k in range(s.committed + 1)]
+        path = [p for p in planned if p is not None]
+        if len(path) == len(planned) and np.linalg.norm(path[0].position - path[0].velocity[:3] * s.lag_s - tool) < s.adrift_m:
+            return path
+        return [ToolState.rest(tool, tool_yaw(joints[:6]), float(joints[6]))] * (s.committed + 1)
 
     def _planned(self, memory: Memory, age_s: float) -> ToolState | None:
         k = age_s / self.settings.dt_s
         if not memory.path or k < 0 or k > len(memory.path) - 1:
             return None
         i = min(int(k), len(memory.path) - 2)
-        a, b, w = memory.path[i], memory.path[i + 1], k - i
-        return ToolState(
-            a.position + w * (b.position - a.position),
-            a.velocity + w * (b.velocity - a.velocity),
-            a.yaw + w * (b.yaw - a.yaw),
-            a.opening + w * (b.opening - a.opening),
-        )
+        return memory.path[i].toward(memory.path[i + 1], k - i)
 
     def _task(self, scene: Scene, tool: FloatArray, yaw: float, opening: float, order: Order | None, memory: Memory) -> Task:
         wait = np.array([self.space.belt_x, self.space.catch_from + 0.06, self.space.belt_top + 0.14])
@@ -108,9 +109,8 @@ class Expert:
         if parcel is None:
             return Task(wait)
         grasp = grasp_of(parcel, scene)
-        closing = between_fingers(parcel, tool, yaw) and grasp.width / 2 - 0.004 < opening < self.settings.motion.open - 0.004
         goal = np.array([*scene.bins[order.bin][:2], self.settings.motion.release_z])
-        return Task(wait, grasp, closing=closing, goal=goal)
+        return Task(wait, grasp, may_close=opening > grasp.width / 2 - 0.004, goal=goal)
 
     def _pinched(self, scene: Scene, tool: FloatArray, yaw: float, opening: float) -> SceneObject | None:
         """The parcel that is in the fingers, if one is."""

@@ -122,6 +122,8 @@ def _geom(body: Any, solid: Solid, name: str, group: int) -> Any:
 def _surface(geom: Any, link: str, physics: Physics) -> None:
     if link.startswith("finger"):
         geom.friction, geom.condim, geom.solref = [physics.finger_friction, 0.05, 0.001], 4, [0.008, 1.0]
+    elif link.startswith("bin"):
+        geom.friction, geom.priority = [physics.bin_friction, 0.01, 0.001], 1  # smooth, whatever lies on it
     else:
         geom.friction = [physics.friction, 0.01, 0.001]
 

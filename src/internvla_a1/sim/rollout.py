@@ -12,13 +12,15 @@ from internvla_a1.sim.grasp import Grasp, Workspace
 
 @dataclass(frozen=True)
 class Motion:
-    """Tool limits (m/s, m/s², rad/s) and heights (m). Slower than what the joints could, so that the executor limits nothing."""
+    """Tool limits (m/s, m/s², rad/s, rad/s²) and heights (m). Slower than what the joints could, so that the executor limits nothing."""
 
-    speed: float = 0.55
+    speed: float = 0.52
     lift_speed: float = 0.45
-    acceleration: float = 2.2
+    acceleration: float = 2.0
     turn_speed: float = 1.5
-    finger_speed: float = 0.22
+    turn_acceleration: float = 8.0
+    finger_speed: float = 0.20
+    finger_acceleration: float = 2.2
     gain: float = 7.0
     open: float = 0.040
     squeeze: float = 0.010  # how far inside the parcel's half width the fingers are sent
@@ -30,42 +32,81 @@ class Motion:
 
 @dataclass(frozen=True)
 class ToolState:
-    """Commanded tool: position, velocity (3,), yaw of the fingers, opening of one finger."""
+    """Commanded tool: pose (5,) is x, y, z in m, yaw of the fingers in rad, opening of one finger in m; velocity (5,) per second."""
 
-    position: FloatArray
+    pose: FloatArray
     velocity: FloatArray
-    yaw: float
-    opening: float
+
+    @classmethod
+    def rest(cls, position: FloatArray, yaw: float, opening: float) -> ToolState:
+        return cls(np.array([*position, yaw, opening]), np.zeros(5))
+
+    @property
+    def position(self) -> FloatArray:
+        return self.pose[:3]
+
+    @property
+    def yaw(self) -> float:
+        return float(self.pose[3])
+
+    @property
+    def opening(self) -> float:
+        return float(self.pose[4])
+
+    def toward(self, other: ToolState, share: float) -> ToolState:
+        """Linear between two states of one path."""
+        return ToolState(self.pose + share * (other.pose - self.pose), self.velocity + share * (other.velocity - self.velocity))
 
 
 @dataclass(frozen=True)
 class Task:
     """What to do from here. grasp: the parcel to take (or being held); goal (3,): where to let go; goal_velocity: of that place.
 
-    held: it is in the fingers; closing: they are closing on it. grasp None: wait at `wait`.
+    held: it is in the fingers; may_close: they are not shut beside it. grasp None: wait at `wait`.
     """
 
     wait: FloatArray
     grasp: Grasp | None = None
     held: bool = False
-    closing: bool = False
+    may_close: bool = True
     goal: FloatArray | None = None
     goal_velocity: float = 0.0
 
 
 class Rollout:
-    """One forward simulation; `step` moves it on by h seconds."""
+    """One forward simulation from `after_s` seconds past the scene; `step` moves it on by h seconds."""
 
-    def __init__(self, start: ToolState, task: Task, motion: Motion, space: Workspace, lag_s: float) -> None:
-        self.position, self.velocity = start.position.copy(), start.velocity.copy()
+    def __init__(self, start: ToolState, task: Task, motion: Motion, space: Workspace, lag_s: float, after_s: float) -> None:
+        self.position, self.velocity = start.position.copy(), start.velocity[:3].copy()
         self.yaw, self.opening = start.yaw, start.opening
+        self._yaw_rate, self._opening_rate = float(start.velocity[3]), float(start.velocity[4])
         self._task, self._motion, self._space, self._lag_s = task, motion, space, lag_s
-        self._held, self._closing, self._released = task.held, task.closing, False
+        self._t = after_s
+        self._held = task.held
+        self._closing = self._closes_already()
+        self._released = self._lets_go_already()
         self._closed_for = 0.0
-        self._t = 0.0
+
+    def _closes_already(self) -> bool:
+        """Whether the fingers are told to close on the parcel at the start of this roll-out."""
+        grasp = self._task.grasp
+        if grasp is None or self._held or not self._task.may_close:
+            return False
+        offset = self.position - grasp.at(self._t + self._lag_s)
+        there = np.hypot(offset[0], offset[1]) < 0.014 and abs(offset[2]) < 0.012
+        return bool(there and self.opening < self._motion.open - 0.003)
+
+    def _lets_go_already(self) -> bool:
+        """Whether the fingers are told to open over the goal at the start of this roll-out."""
+        goal, grasp = self._task.goal, self._task.grasp
+        if goal is None or grasp is None or not self._held:
+            return False
+        away = np.hypot(self.position[0] - goal[0], self.position[1] - goal[1] - self._task.goal_velocity * (self._t + self._lag_s))
+        return bool(away < 0.03 and self.position[2] < goal[2] + 0.03 and self.opening > grasp.width / 2 - self._motion.squeeze + 0.003)
 
     def state(self) -> ToolState:
-        return ToolState(self.position.copy(), self.velocity.copy(), self.yaw, self.opening)
+        pose = np.array([*self.position, self.yaw, self.opening])
+        return ToolState(pose, np.array([*self.velocity, self._yaw_rate, self._opening_rate]))
 
     def step(self, h: float) -> None:
         """Advance by h seconds."""
@@ -152,9 +193,18 @@ class Rollout:
         self.position = self.position + h * self.velocity
 
     def _turn(self, h: float, yaw: float) -> None:
-        step = self._motion.turn_speed * h
-        self.yaw += float(np.clip(min(1.0, 8.0 * h) * (yaw - self.yaw), -step, step))
+        m = self._motion
+        self._yaw_rate = _rate(self._yaw_rate, yaw - self.yaw, m.turn_speed, m.turn_acceleration, h)
+        self.yaw += h * self._yaw_rate
 
     def _finger(self, h: float, opening: float) -> None:
-        step = self._motion.finger_speed * h
-        self.opening += float(np.clip(opening - self.opening, -step, step))
+        m = self._motion
+        self._opening_rate = _rate(self._opening_rate, opening - self.opening, m.finger_speed, m.finger_acceleration, h)
+        self.opening = min(max(self.opening + h * self._opening_rate, 0.0), m.open)
+
+
+def _rate(rate: float, error: float, speed: float, acceleration: float, h: float) -> float:
+    """The next rate towards an error of zero, within speed and acceleration, without overshoot at step h."""
+    size = abs(error)
+    wanted = np.copysign(min(speed, size / (2 * h), np.sqrt(1.4 * acceleration * size)), error)
+    return rate + float(np.clip(wanted - rate, -acceleration * h, acceleration * h))

@@ -29,9 +29,11 @@ class RunReport:
 
 
 def to_trajectory(chunk: ActionChunk) -> Trajectory:
-    """The chunk as a trajectory on its own time grid; times already past are dropped by the controller."""
+    """The chunk as a smooth trajectory on its own time grid, at rest at its end; times already past are dropped by the controller."""
     times: FloatArray = (np.arange(chunk.steps) + 1.0) * chunk.dt_s
-    return Trajectory(chunk.joint_names, times, chunk.positions, stamp_ns=max(chunk.stamp_ns, 1))
+    velocities = np.gradient(chunk.positions, chunk.dt_s, axis=0)
+    velocities[-1] = 0.0
+    return Trajectory(chunk.joint_names, times, chunk.positions, velocities, stamp_ns=max(chunk.stamp_ns, 1))
 
 
 def run_orders(
