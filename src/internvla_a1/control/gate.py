@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from internvla_a1.control.config import ExecutorConfig
-from internvla_a1.control.measured import JointMatcher
 from internvla_a1.control.motion_clock import MotionClock
 from internvla_a1.core.clock import Now, nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.joints import JointMatcher
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import ActionChunk, FloatArray
 

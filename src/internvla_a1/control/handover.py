@@ -8,10 +8,11 @@ from internvla_a1.control.chunk_buffer import smooth
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.interface import TeleopCommand
 from internvla_a1.control.limits import Limits
-from internvla_a1.control.measured import JointMatcher, stamp_refusal
+from internvla_a1.control.measured import stamp_refusal
 from internvla_a1.control.motion_clock import MotionClock
 from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.joints import JointMatcher
 from internvla_a1.core.types import FloatArray
 
 
