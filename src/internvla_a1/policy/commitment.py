@@ -1,0 +1,76 @@
+"""What is already committed when a new chunk is asked for: real-time chunking (arXiv 2506.07339), the caller's side.
+
+The time from an observation to its chunk on the wire is measured. Steps that fall inside it will have been executed from the older
+chunk by then, so the new chunk has to begin with them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from internvla_a1.core.clock import seconds
+from internvla_a1.core.types import ActionChunk, FloatArray
+from internvla_a1.policy.protocol import Committed
+
+DELAYS = 10  # the delay expected is the longest of the last ten: a frozen step too many costs less than one too few
+KEPT = 8  # chunks that the executor may still be following
+
+
+class Commitments:
+    """Remembers the chunks that were sent and what the executor says of them. Stamps are the node clock's, ns."""
+
+    def __init__(self, margin_s: float = 0.02) -> None:
+        """margin_s: transport and one tick of the executor, added to the measured delay."""
+        self._margin_s = margin_s
+        self._delays: deque[float] = deque(maxlen=DELAYS)
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is committed: the policy does not have the arm, or the clock jumped. Measured delays stay."""
+        self._sent: deque[ActionChunk] = deque(maxlen=KEPT)
+        self._executing = 0
+        self._answered = False
+
+    @property
+    def delay_s(self) -> float:
+        """Expected time from observation to execution of its chunk, s; 0 before the first measurement."""
+        return max(self._delays) + self._margin_s if self._delays else 0.0
+
+    def sent(self, chunk: ActionChunk, stamp_ns: int) -> None:
+        """This chunk went out at this instant."""
+        self._sent.append(chunk)
+        self._delays.append(max(0.0, seconds(stamp_ns - chunk.stamp_ns)))
+        self._answered = False
+
+    def executing(self, chunk_id: int) -> None:
+        """The executor reports the chunk that it follows; 0 if none."""
+        self._executing = chunk_id
+        self._answered = True
+
+    def steps(self, stamp_ns: int, dt_s: float) -> Committed | None:
+        """Committed steps on the grid of a chunk observed at `stamp_ns`, None where nothing is left to follow."""
+        plan = self._plan()
+        if plan is None:
+            return None
+        count = int((seconds(plan.end_stamp_ns - stamp_ns) + 1e-6) / dt_s)
+        if count < 1 or stamp_ns < plan.stamp_ns:
+            return None
+        ahead = seconds(stamp_ns - plan.stamp_ns) + (np.arange(count) + 1) * dt_s
+        frozen = min(count, int((self.delay_s + 1e-6) / dt_s))
+        return Committed(_at(plan, ahead), frozen)
+
+    def _plan(self) -> ActionChunk | None:
+        """The chunk in execution: what the executor reports, or the newest if it has not reported since that was sent."""
+        if not self._sent:
+            return None
+        if not self._answered and self._executing:
+            return self._sent[-1]
+        return next((c for c in self._sent if c.chunk_id == self._executing), None)
+
+
+def _at(plan: ActionChunk, after_s: FloatArray) -> FloatArray:
+    """(n, joints) of a chunk at times after its stamp, linear between steps."""
+    knots = (np.arange(plan.steps) + 1) * plan.dt_s
+    return np.column_stack([np.interp(after_s, knots, column) for column in plan.positions.T])
