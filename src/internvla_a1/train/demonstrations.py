@@ -1,0 +1,221 @@
+"""Demonstrations of the scripted expert in the cell, without ROS: what varies from one attempt to the next, and what is kept.
+
+The bundle follows demo.md: wide starts, pulses of disturbance with clean labels (DART, arXiv 1703.09327), changing belt speeds
+and instructions, and take-over from a policy that drives first (DAgger, arXiv 1011.0686).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from internvla_a1.core.robot import RobotSpec
+from internvla_a1.core.scene import BINS, Order, Scene
+from internvla_a1.core.types import ActionChunk, FloatArray
+from internvla_a1.data.episode import Episode
+from internvla_a1.data.features import Feature, camera_feature
+from internvla_a1.data.mcap_episode import ACTION_KEY, CAMERA_PREFIX, STATE_KEY
+from internvla_a1.data.recorder import Maker
+from internvla_a1.sim.cell import Cell
+from internvla_a1.sim.cell import Episode as Start
+from internvla_a1.sim.config import load_cell_config
+from internvla_a1.sim.expert import Expert, Memory
+from internvla_a1.sim.expert_setup import make_expert
+from internvla_a1.sim.runner import to_trajectory
+from internvla_a1.sim.urdf import parse_urdf
+
+TARGET_KEY, SPEED_KEY, LABEL_KEY = "privileged.target_position", "privileged.belt_speed", "label_valid"
+Driver = Callable[[Cell, str], ActionChunk]  # (cell, instruction) -> chunk for what is observed now
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Shares are probabilities per attempt. Lengths m, times s, speeds m/s; pulses in rad of the first five joints."""
+
+    seed: int = 0
+    image_size: int = 96
+    cameras: tuple[str, ...] = ("overhead", "side", "wrist")
+    speed: tuple[float, float] = (0.0, 0.25)
+    still_share: float = 0.06
+    change_share: float = 0.3
+    wide_share: float = 0.5
+    reorder_share: float = 0.12
+    pulse_rates: tuple[float, ...] = (0.0, 0.03, 0.06)
+    pulse_size: float = 0.07
+    randomise: float = 1.0
+    orders: int = 2
+    limit_s: float = 24.0
+    tail_s: float = 0.5
+    takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a driver drives before the expert finishes
+    lead_frames: int = 15  # frames kept from before the take-over, for the history
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def demo_features(robot: RobotSpec, options: DemoOptions, video: bool) -> tuple[Feature, ...]:
+    """Columns of the data set. privileged.* and label_valid serve training and are never shown to a policy."""
+    joints = robot.joint_names
+    numbers = [Feature(STATE_KEY, "float32", (len(joints),), joints), Feature(ACTION_KEY, "float32", (len(joints),), joints)]
+    numbers += [Feature(TARGET_KEY, "float32", (3,), ("x", "y", "z"))]
+    numbers += [Feature(key, "float32", (1,)) for key in (SPEED_KEY, LABEL_KEY)]
+    size = options.image_size
+    return (*numbers, *(camera_feature(CAMERA_PREFIX + c, size, size, video) for c in options.cameras))
+
+
+@dataclass(frozen=True)
+class DemoBuild:
+    """Picklable: makes a `Demonstrator` in the process where it will work. driver: makes the policy that drives first, or None."""
+
+    options: DemoOptions
+    driver: Callable[[], Driver] | None = None
+
+    def __call__(self) -> Maker:
+        return Demonstrator(self.options, self.driver() if self.driver else None)
+
+
+class Demonstrator:
+    """Owns one cell and plays attempts in it. Attempt n depends on (options, n) only."""
+
+    def __init__(self, options: DemoOptions, driver: Driver | None = None) -> None:
+        self.options, self.driver = options, driver
+        self.cell = Cell(replace(load_cell_config(), image_size=options.image_size))
+        self.robot = self.cell.robot
+        self._expert: Expert = make_expert(parse_urdf(self.cell.urdf_text), self.robot)
+
+    def __call__(self, number: int) -> Episode | None:
+        """One attempt; None unless everything that was ordered went into its bin."""
+        o = self.options
+        rng = np.random.default_rng((o.seed, number))
+        wide = bool(rng.random() < o.wide_share)
+        speed = 0.0 if rng.random() < o.still_share else float(rng.uniform(*o.speed))
+        self.cell.reset(int(rng.integers(2**31)), self._start(rng, wide, speed))
+        if wide or speed < 0.02:
+            order_something(self.cell, rng)
+        attempt = _Attempt(self, rng, orders=1 if wide or speed < 0.04 else o.orders)
+        if self.driver is not None:
+            attempt.drive(self.driver, float(rng.uniform(*o.takeover_s)))
+        return attempt.finish(speed)
+
+    def _start(self, rng: np.random.Generator, wide: bool, speed: float) -> Start:
+        o = self.options
+        changes: tuple[tuple[float, float], ...] = ()
+        if rng.random() < o.change_share:
+            changes = ((float(rng.uniform(0.5, 5.0)), float(rng.uniform(*o.speed))),)
+        near = float(rng.uniform(-0.32, 0.10)) if wide or speed < 0.03 else float(rng.uniform(-0.55, -0.18))
+        tool = None
+        if wide:
+            tool = (float(rng.uniform(0.30, 0.55)), float(rng.uniform(-0.30, 0.28)), float(rng.uniform(0.13, 0.32)))
+        return Start(speed, near, tool, changes, o.randomise)
+
+
+def order_something(cell: Cell, rng: np.random.Generator) -> bool:
+    """Order one parcel that is within reach now, whatever the desk would have announced. False if none is."""
+    scene = cell.scene()
+    near = [o for o in scene.objects if -0.36 < o.position[1] < 0.22 - 1.2 * scene.belt_speed and o.position[2] > cell.belt_top]
+    if not near:
+        return False
+    parcel = near[int(rng.integers(len(near)))]
+    cell.set_instruction(Order(parcel.color, parcel.shape, BINS[int(rng.integers(len(BINS)))]).text)
+    return True
+
+
+class _Attempt:
+    """The running state of one attempt."""
+
+    def __init__(self, owner: Demonstrator, rng: np.random.Generator, orders: int) -> None:
+        self._owner, self._rng, self._orders = owner, rng, orders
+        self._cell, self._options, self._dt = owner.cell, owner.options, owner.robot.control_dt_s
+        self._memory = Memory()
+        self._rate = float(rng.choice(owner.options.pulse_rates))
+        self._pulse, self._pulse_left = np.zeros(7), 0
+        self._reorder_s = float(rng.uniform(0.3, 2.0)) if rng.random() < owner.options.reorder_share else np.inf
+        self._columns: dict[str, list] = {k: [] for k in (STATE_KEY, ACTION_KEY, TARGET_KEY, SPEED_KEY, LABEL_KEY)}
+        self._frames: dict[str, list] = {c: [] for c in owner.options.cameras}
+        self._tasks: list[str] = []
+        self._chunk_id = 0
+
+    def drive(self, driver: Driver, seconds: float) -> None:
+        """Let the policy drive; only the last frames are kept, for the history, and their labels do not count."""
+        end = self._cell.time_s + seconds
+        while self._cell.time_s < end and not self._cell.score.finished:
+            text = self._text()
+            chunk = driver(self._cell, text)
+            self._note(text, chunk.positions[0], self._cell.scene(), valid=False)
+            self._send(chunk.positions)
+        keep = self._options.lead_frames
+        for values in (*self._columns.values(), *self._frames.values(), self._tasks):
+            del values[: max(0, len(values) - keep)]
+
+    def finish(self, speed: float) -> Episode | None:
+        """The expert works until the orders are decided. Raises nothing: a demonstration that fails is None."""
+        cell, options = self._cell, self._options
+        start, done_at, decided = cell.time_s, None, 0
+        while cell.time_s - start < options.limit_s:
+            self._tick()
+            if cell.score.finished > decided:
+                decided, done_at = cell.score.finished, len(self._tasks)
+            if cell.score.sorted_wrong or cell.score.missed:
+                return None
+            if decided >= self._orders and len(self._tasks) - (done_at or 0) >= options.tail_s / self._dt:
+                break
+        if done_at is None:
+            return None
+        length = min(len(self._tasks), done_at + round(options.tail_s / self._dt))
+        columns = {k: np.array(v[:length], np.float32) for k, v in self._columns.items()}
+        pictures = {CAMERA_PREFIX + c: np.stack(v[:length]) for c, v in self._frames.items()}
+        return Episode(columns, pictures, tuple(self._tasks[:length]), {"belt_speed": speed, "sorted": cell.score.sorted_correct})
+
+    def _tick(self) -> None:
+        cell = self._cell
+        if cell.time_s > self._reorder_s:
+            self._reorder_s = np.inf
+            order_something(cell, self._rng)
+        text, scene = self._text(), cell.scene()
+        _, joints, _, _ = cell.joint_state()
+        memory = Memory(0, (), self._memory.target) if self._pulse_left else self._memory
+        targets, self._memory = self._owner._expert.plan(scene, joints, cell.order, memory, cell.stamp_ns)
+        self._note(text, targets[0], scene, valid=True)
+        self._send(targets + self._disturbance())
+
+    def _disturbance(self) -> FloatArray:
+        """(7,) added to every target while a pulse lasts; the label stays what the expert wants from where the arm then is."""
+        if self._pulse_left:
+            self._pulse_left -= 1
+        elif self._rng.random() < self._rate:
+            self._pulse[:5] = self._rng.uniform(-1, 1, 5) * self._options.pulse_size * np.array([1.0, 0.7, 0.7, 0.7, 0.3])
+            self._pulse_left = int(self._rng.integers(2, 7))
+        return self._pulse if self._pulse_left else np.zeros(7)
+
+    def _text(self) -> str:
+        return self._cell.order.text if self._cell.order is not None else ""
+
+    def _note(self, text: str, action: FloatArray, scene: Scene, valid: bool) -> None:
+        _, joints, _, _ = self._cell.joint_state()
+        self._columns[STATE_KEY].append(joints)
+        self._columns[ACTION_KEY].append(action)
+        self._columns[TARGET_KEY].append(target_position(scene, self._cell.order, self._memory.target))
+        self._columns[SPEED_KEY].append([scene.belt_speed])
+        self._columns[LABEL_KEY].append([float(valid)])
+        for camera, frames in self._frames.items():
+            frames.append(self._cell.render(camera).copy())
+        self._tasks.append(text)
+
+    def _send(self, targets: FloatArray) -> None:
+        robot, cell = self._owner.robot, self._cell
+        self._chunk_id += 1
+        held = np.clip(targets, robot.array("lower"), robot.array("upper"))
+        chunk = ActionChunk(cell.stamp_ns, self._chunk_id, robot.joint_names, self._dt, held)
+        cell.controller.accept(to_trajectory(chunk), cell.time_s)
+        cell.advance(self._dt)
+
+
+def target_position(scene: Scene, order: Order | None, name: str) -> FloatArray:
+    """(3,) m: the parcel that the expert goes for, else the furthest one that the order means, else a place below the floor."""
+    for parcel in scene.objects:
+        if parcel.name == name:
+            return parcel.position
+    meant = [p for p in scene.objects if order is not None and order.matches(p)]
+    return max(meant, key=lambda p: p.position[1]).position if meant else np.array([0.0, 0.0, -1.0])

@@ -1,0 +1,68 @@
+"""Demonstrations from the cell: repeatable, clean labels, instructions that belong to what happens."""
+
+import numpy as np
+import pytest
+
+from internvla_a1.core.scene import parse_order
+from internvla_a1.train.demonstrations import ACTION_KEY, LABEL_KEY, STATE_KEY, TARGET_KEY, Demonstrator, DemoOptions
+
+OPTIONS = DemoOptions(seed=3, image_size=32, speed=(0.06, 0.12), still_share=0.0, wide_share=1.0, pulse_rates=(0.06,), reorder_share=0.0)
+
+
+@pytest.fixture(scope="module")
+def demonstrator():
+    return Demonstrator(OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def attempt(demonstrator):
+    for number in range(6):
+        episode = demonstrator(number)
+        if episode is not None:
+            return number, episode
+    raise AssertionError("six attempts in a row failed")
+
+
+def test_an_attempt_depends_on_its_number_only(demonstrator, attempt):
+    number, episode = attempt
+    demonstrator(number + 1)
+    again = demonstrator(number)
+    for key in episode.columns:
+        assert (episode.columns[key] == again.columns[key]).all(), key
+    for key in episode.cameras:
+        assert (episode.cameras[key] == again.cameras[key]).all(), key
+    assert episode.tasks == again.tasks
+
+
+def test_a_demonstration_has_every_view_and_follows_one_instruction(attempt):
+    _, episode = attempt
+    episode.check()
+    assert set(episode.cameras) == {f"observation.images.{c}" for c in ("overhead", "side", "wrist")}
+    assert len(set(episode.tasks)) == 1 and parse_order(episode.tasks[0])
+    assert episode.columns[LABEL_KEY].min() == 1.0
+
+
+def test_the_arm_reaches_what_the_labels_ask_for_and_lifts_the_parcel(attempt):
+    _, episode = attempt
+    state, action = episode.columns[STATE_KEY], episode.columns[ACTION_KEY]
+    error = np.abs(state[1:, :6] - action[:-1, :6]).max(1)
+    assert np.median(error) < 0.05  # pulses push it away for a few frames, not for most
+    height = episode.columns[TARGET_KEY][:, 2]
+    assert height.max() > height[0] + 0.05
+
+
+def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label(demonstrator):
+    class Holds:
+        """A driver that stays where it is."""
+
+        def __call__(self, cell, text):
+            from internvla_a1.core.types import ActionChunk
+
+            names, joints, _, _ = cell.joint_state()
+            return ActionChunk(cell.stamp_ns, 0, names, cell.robot.control_dt_s, np.tile(joints, (4, 1)))
+
+    led = Demonstrator(OPTIONS, Holds())
+    episode = next(e for e in (led(n) for n in range(6)) if e is not None)
+    valid = episode.columns[LABEL_KEY][:, 0]
+    lead = int((valid == 0).sum())
+    assert 1 <= lead <= OPTIONS.lead_frames and (valid[:lead] == 0).all() and (valid[lead:] == 1).all()
