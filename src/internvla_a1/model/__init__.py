@@ -3,7 +3,8 @@
     model = load_model(folder)                 # 3B, 2B or a tiny configuration of the same classes
     chunk = model.predict(batch, noise)        # Prediction: actions, and on request the predicted latents
 
-Read in this order: config, layers, attention, masks, positions, layout, cache, mixture, vision_*, cosmos, heads, flow, network, names, loading.
+Read in this order: config, layers, attention, masks, positions, layout, cache, mixture, vision_*, cosmos, heads, flow, denoiser,
+inputs, network; then names, infer, precision, loading for weights and replay, verify for reference vectors.
 """
 
 from internvla_a1.model.config import ModelConfig, tiny_config

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from internvla_a1.core.errors import DataError, InternVLAError
 from internvla_a1.model.loading import load_codec, load_model
+from internvla_a1.model.network import InternVLAA1
 from internvla_a1.model.replay import replay, valid_rows
 
 TOLERANCE = 1e-4
@@ -65,24 +66,29 @@ def compared_part(name: str, value: Tensor, rows: dict[str, Tensor]) -> Tensor:
     return value
 
 
+def compare_case(model: InternVLAA1, name: str, case: dict[str, Tensor], expected: dict[str, Tensor]) -> list[Comparison]:
+    """Every output that `expected` holds, as this model makes it from the inputs `case`."""
+    steps = len(expected["act.time_steps"]) if "act.time_steps" in expected else model.config.steps
+    found = replay(model, case, steps, expected.get("probe.time"))
+    rows = valid_rows(model, case)
+    results = []
+    for output, value in expected.items():
+        tolerance = ACTION_TOLERANCE if output == "actions" else TOLERANCE
+        if output not in found:
+            results.append(Comparison(name, output, math.inf, tolerance, "not produced"))
+            continue
+        error = difference(compared_part(output, found[output].float(), rows), compared_part(output, value.float(), rows))
+        results.append(Comparison(name, output, error, tolerance))
+    return results
+
+
 def verify_policy(folder: Path) -> list[Comparison]:
     """Every `<case>.inputs.safetensors` beside the weights of one tiny policy."""
     model = load_model(folder, compat="published")
     results = []
     for path in sorted(folder.glob("*.inputs.safetensors")):
         name = path.name.removesuffix(".inputs.safetensors")
-        expected = read_tensors(folder / f"{name}.outputs.safetensors")
-        case = read_tensors(path)
-        steps = len(expected["act.time_steps"]) if "act.time_steps" in expected else model.config.steps
-        found = replay(model, case, steps, expected.get("probe.time"))
-        rows = valid_rows(model, case)
-        for output, value in expected.items():
-            tolerance = ACTION_TOLERANCE if output == "actions" else TOLERANCE
-            if output not in found:
-                results.append(Comparison(name, output, math.inf, tolerance, "not produced"))
-                continue
-            error = difference(compared_part(output, found[output].float(), rows), compared_part(output, value.float(), rows))
-            results.append(Comparison(name, output, error, tolerance))
+        results += compare_case(model, name, read_tensors(path), read_tensors(folder / f"{name}.outputs.safetensors"))
     return results
 
 
