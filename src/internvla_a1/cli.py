@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+import internvla_a1
 from internvla_a1.core.errors import InternVLAError
 
 
@@ -37,10 +38,9 @@ def available() -> list[Subcommand]:
 
 
 def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    """Looks at files only: find_spec would import the parent packages, and with them torch."""
+    path = Path(internvla_a1.__file__).parent.joinpath(*module.split(".")[1:])
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def parse(argv: list[str]) -> tuple[Subcommand, argparse.Namespace]:

@@ -21,9 +21,9 @@ from internvla_a1.launcher.shared_memory import mapped
 
 # Seconds after the request to stop: interrupt at once, then harder. All is over within 3 s.
 _TERMINATE_S = 2.0
-_KILL_S = 2.5
+_KILL_S = 2.3
 _REFRESH_S = 1.0
-_SHM_SCAN_S = 5.0
+_SHM_SCAN_S = 1.0
 _CLEAN_EXITS = (0, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT)
 
 
@@ -119,7 +119,6 @@ class Runner:
         slot.child = Child(slot.argv, environment(slot.plan))
         self._guard.tell("group", slot.child.pid)
         self._selector.register(slot.child.fd, selectors.EVENT_READ, slot)
-        self._next_scan = min(self._next_scan, time.monotonic() + 2.0)
 
     def _show(self, slot: _Slot, final: bool = False) -> None:
         if slot.child is None:

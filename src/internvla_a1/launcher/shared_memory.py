@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SHM = Path("/dev/shm")
@@ -23,31 +25,44 @@ def mapped(pid: int) -> set[str]:
     return found
 
 
-def _family(name: str) -> tuple[str, ...]:
-    """A segment or port, its lock file, and the port's semaphore, which no process keeps mapped."""
-    base = name.removeprefix("sem.").removesuffix("_mutex").removesuffix("_el")
-    return base, f"{base}_el", f"sem.{base}_mutex"
-
-
-def _processes() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
 def remove_leftovers(names: Iterable[str]) -> list[str]:
     """Delete those of `names` that are ours and that no living process uses; returns what went."""
-    wanted = {relative for name in names for relative in _family(name) if (SHM / relative).exists()}
-    if not wanted:
-        return []
-    in_use: set[str] = set()
-    for pid in _processes():
-        in_use.update(relative for name in mapped(pid) for relative in _family(name))
     removed = []
-    for name in sorted(wanted - in_use):
-        path = SHM / name
-        try:
-            if path.stat().st_uid == os.geteuid():
-                path.unlink()
-                removed.append(name)
-        except FileNotFoundError:
-            continue
+    for base in sorted({name.removeprefix("sem.").removesuffix("_mutex").removesuffix("_el") for name in names}):
+        # The lock goes last: while it stands, whoever opens the segment or port finds out whether it is in use.
+        family = [SHM / name for name in (f"sem.{base}_mutex", base, f"{base}_el")]
+        with _unused(family[-1]) as free:
+            if free:
+                removed += [path.name for path in family if _remove(path)]
     return removed
+
+
+@contextmanager
+def _unused(lock: Path) -> Iterator[bool]:
+    """Hold the lock that Fast DDS keeps on a segment or port in use. Gives False where somebody else holds it."""
+    try:
+        fd = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    except PermissionError:
+        yield False
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _remove(path: Path) -> bool:
+    try:
+        if path.stat().st_uid != os.geteuid():
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,53 @@
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from internvla_a1.launcher.commands import command, environment, executable
+from internvla_a1.launcher.document import LaunchFileError
+from internvla_a1.launcher.plan import NodePlan
+
+
+def node(package: str = "tiny", executable: str = "talker", **more: object) -> NodePlan:
+    return NodePlan(package, executable, "a.launch.yaml:3", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    script = tmp_path / "install" / "lib" / "tiny" / "talker"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path / 'install'}")
+    return tmp_path
+
+
+def test_an_executable_is_found_in_a_sourced_workspace(prefix: Path) -> None:
+    assert executable(node()) == [str(prefix / "install/lib/tiny/talker")]
+
+
+def test_a_node_of_this_package_runs_as_a_module_in_a_plain_checkout(prefix: Path) -> None:
+    assert executable(node("internvla_a1", "recorder_node")) == [sys.executable, "-m", "internvla_a1.nodes.recorder"]
+
+
+def test_a_missing_executable_is_refused_with_its_place_in_the_launch_file(prefix: Path) -> None:
+    with pytest.raises(LaunchFileError, match=r"a.launch.yaml:3: executable 'rviz2' of package rviz2 .* ros-\$ROS_DISTRO-rviz2"):
+        executable(node("rviz2", "rviz2"))
+    with pytest.raises(LaunchFileError, match="no executable 'dream_node'"):
+        executable(node("internvla_a1", "dream_node"))
+
+
+def test_a_command_line_carries_name_namespace_remaps_and_typed_parameters(prefix: Path) -> None:
+    plan = node(
+        name="a", namespace="/line1", remaps=(("x", "y"),), parameters=({"text": "put the red box", "speed": 1.0},), arguments=("-v",)
+    )
+    argv = command(plan, prefix, 0)
+    assert argv[1:9] == ["-v", "--ros-args", "-r", "__node:=a", "-r", "__ns:=/line1", "-r", "x:=y"]
+    written = yaml.safe_load(Path(argv[argv.index("--params-file") + 1]).read_text())
+    assert written == {"/**": {"ros__parameters": {"text": "put the red box", "speed": 1.0}}}
+
+
+def test_the_discovery_range_is_this_machine_unless_somebody_chose(prefix: Path) -> None:
+    assert environment(node())["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert environment(node(environment={"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}))["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
