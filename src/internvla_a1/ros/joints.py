@@ -95,6 +95,43 @@ def trajectory_msg(segment: Segment) -> JointTrajectory:
     return message
 
 
+@dataclass(frozen=True)
+class Arrays:
+    """A JointTrajectory in the sender's joint order, rectangular but not judged. accelerations as velocities."""
+
+    stamp_ns: int
+    joint_names: tuple[str, ...]
+    times_s: FloatArray
+    positions: FloatArray
+    velocities: FloatArray | None = None
+    accelerations: FloatArray | None = None
+
+
+def arrays(message: JointTrajectory) -> Arrays | Refusal:
+    """The points as arrays (points, joints). Refuses ragged rows and more than 10,000 points; velocities must be all or none."""
+    points, count = message.points, len(message.joint_names)
+    if len(points) > _MAX_POINTS:
+        return Refusal(Reason.WRONG_SHAPE, f"{len(points)} points, possible: up to {_MAX_POINTS}")
+    found: list[FloatArray | None] = []
+    for field in ("positions", "velocities", "accelerations"):
+        rows = [getattr(p, field) for p in points]
+        given = [len(row) for row in rows]
+        if not any(given):
+            found.append(None)
+            continue
+        for k, n in enumerate(given):
+            if n != count:
+                return Refusal(Reason.WRONG_SHAPE, f"point {k} has {n} {field} for {count} joints")
+        found.append(np.array(rows, dtype=np.float64))
+    positions, velocities, accelerations = found
+    if positions is None and points:
+        return Refusal(Reason.WRONG_SHAPE, "the points have no positions")
+    if positions is None:
+        positions = np.zeros((0, count))
+    times = np.array([duration_s(p.time_from_start) for p in points])
+    return Arrays(stamp_ns(message.header.stamp), tuple(message.joint_names), times, positions, velocities, accelerations)
+
+
 def segment(message: JointTrajectory, joints: Sequence[str], exact: bool = True) -> Segment | Refusal:
     """A trajectory in the order of `joints`: at least one point, rising times, positions everywhere, velocities all or none.
 
@@ -103,18 +140,13 @@ def segment(message: JointTrajectory, joints: Sequence[str], exact: bool = True)
     index = order(message.joint_names, joints, exact)
     if isinstance(index, Refusal):
         return index
-    points, count = message.points, len(message.joint_names)
-    if not 0 < len(points) <= _MAX_POINTS:
-        return Refusal(Reason.WRONG_SHAPE, f"{len(points)} points, possible: 1 to {_MAX_POINTS}")
-    for k, point in enumerate(points):
-        if len(point.positions) != count:
-            return Refusal(Reason.WRONG_SHAPE, f"point {k} has {len(point.positions)} positions for {count} joints")
-        if len(point.velocities) not in (0, count) or bool(point.velocities) != bool(points[0].velocities):
-            return Refusal(Reason.WRONG_SHAPE, f"point {k} has {len(point.velocities)} velocities for {count} joints")
-    times = np.array([duration_s(p.time_from_start) for p in points])
-    if times[0] < 0 or (np.diff(times) <= 0).any():
+    raw = arrays(message)
+    if isinstance(raw, Refusal):
+        return raw
+    if not len(raw.times_s):
+        return Refusal(Reason.WRONG_SHAPE, "no points")
+    if raw.times_s[0] < 0 or (np.diff(raw.times_s) <= 0).any():
         return Refusal(Reason.WRONG_SHAPE, "time_from_start does not rise")
-    positions = np.array([p.positions for p in points])[:, index]
-    velocities = np.array([p.velocities for p in points])[:, index] if points[0].velocities else None
-    bad = finite("positions", positions) or (finite("velocities", velocities) if velocities is not None else None)
-    return bad or Segment(stamp_ns(message.header.stamp), tuple(joints), times, positions, velocities)
+    velocities = None if raw.velocities is None else raw.velocities[:, index]
+    bad = finite("positions", raw.positions) or (finite("velocities", velocities) if velocities is not None else None)
+    return bad or Segment(raw.stamp_ns, tuple(joints), raw.times_s, raw.positions[:, index], velocities)

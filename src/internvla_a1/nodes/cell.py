@@ -1,0 +1,231 @@
+"""cell_node: the simulated conveyor cell as a robot on ROS: cameras, joint states, arm controller, belt, orders, score, truth."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from internvla_a1_msgs.msg import SortingScore
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from internvla_a1.core import types
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.nodes.cell_arm import ArmPort
+from internvla_a1.nodes.cell_loop import OVERVIEW, CellLoop, Darkroom, Schedule, scene_of
+from internvla_a1.nodes.cell_view import Viewer
+from internvla_a1.ros import diagnostics, qos
+from internvla_a1.ros.image_bridge import image_msg
+from internvla_a1.ros.joints import joint_state_msg
+from internvla_a1.ros.lifecycle import PlainNode
+from internvla_a1.ros.params import flag, integer, number, text
+from internvla_a1.ros.run import run_node
+from internvla_a1.ros.scene_markers import scene_markers
+from internvla_a1.ros.tf import TransformPublisher, robot_state_publisher_installed
+from internvla_a1.ros.time import stamp_msg
+from internvla_a1.sim.cell import Cell
+from internvla_a1.sim.config import load_cell_config
+
+
+@dataclass(frozen=True)
+class CellParams:
+    cell: str = text("config/cell.yaml", "Cell file: physics, parcels, orders, look", required=True)
+    seed: int = integer(0, "", 0, 2**31 - 1, "Seed of parcels, orders and looks")
+    real_time_factor: float = number(1.0, "", 0.05, 20.0, "Simulated seconds per second of wall time")
+    stamps: str = text("simulated", "Time of stamps: simulated (with /clock, for use_sim_time) or wall", choices=("simulated", "wall"))
+    orders: str = text("auto", "auto: the cell's desk publishes instruction; external: the cell obeys it", choices=("auto", "external"))
+    belt_speed: float = number(0.08, "m/s", 0.0, 0.25, "Belt speed at the start")
+    randomise: float = number(0.0, "", 0.0, 1.0, "Strength of light, colour and camera variation")
+    camera_rate: float = number(15.0, "Hz", 1.0, 60.0, "Pictures per second of each camera")
+    joint_rate: float = number(100.0, "Hz", 10.0, 250.0, "Joint states and /clock per second")
+    tf_rate: float = number(20.0, "Hz", 0.0, 100.0, "Transforms per second where the cell publishes /tf; 0 publishes none")
+    publish_tf: str = text("auto", "robot_description, /tf from here; auto: if no robot_state_publisher", choices=("auto", "yes", "no"))
+    overview_rate: float = number(0.0, "Hz", 0.0, 30.0, "Pictures per second on overview/image_raw, for films; 0 makes none")
+    overview_width: int = integer(480, "px", 64, 1920, "Width of the overview; its height is 9/16 of it")
+    controller: str = text("arm_controller", "Relative name of the arm controller", required=True)
+    viewer: bool = flag(False, "Open MuJoCo's window where there is a display")
+
+
+class CellNode(PlainNode):
+    """Wires of the cell. The physics thread publishes joints and clock, the darkroom pictures and truth, this node the rest."""
+
+    def __init__(self) -> None:
+        super().__init__("cell", CellParams)
+        self.params: CellParams = self.parameters.load()
+        p = self.params
+        if p.stamps == "wall" and p.real_time_factor != 1.0:
+            raise ConfigError(f"stamps: wall needs real_time_factor 1.0, not {p.real_time_factor}; use simulated stamps with use_sim_time")
+        config = replace(load_cell_config(p.cell).with_speed(p.belt_speed), randomise=p.randomise)
+        self.cell = Cell(config, p.seed)
+        self.loop = CellLoop(self.cell, p.real_time_factor, p.stamps == "wall", self.diagnostics.counters)
+        self._resets = 0
+        self._asked: str | None = None
+        self._score: tuple[Any, ...] = ()
+        self._meter = (time.monotonic(), 0)
+        self._wire_arm()
+        self._wire_cameras()
+        self._wire_desk()
+        self.viewer = Viewer(self.cell) if p.viewer else None
+        if self.viewer is not None and self.viewer.error:
+            self.get_logger().warning(f"no viewer window: {self.viewer.error}")
+        self.loop.start()
+        self.get_logger().info(f"cell running: belt {p.belt_speed} m/s, seed {p.seed}, {p.real_time_factor} x real time, {p.stamps} stamps")
+
+    def _wire_arm(self) -> None:
+        p = self.params
+        self._joints_out = self.publisher(JointState, "joint_states", qos.SENSOR)
+        self._clock_out = self.publisher(Clock, "/clock", qos.CLOCK) if p.stamps == "simulated" else None
+        self._joint_schedule, self._tf_schedule = Schedule(p.joint_rate), Schedule(p.tf_rate)
+        self.port = ArmPort(self, self.loop, p.controller)
+        own = p.publish_tf == "yes" or (p.publish_tf == "auto" and not robot_state_publisher_installed())
+        self._tf = TransformPublisher(self, self.cell.urdf_text) if own else None
+        if self._tf is not None:
+            self._description = self.publisher(String, "robot_description", qos.LATCHED)
+            self._description.publish(String(data=self.cell.urdf_text))
+            self._tf.publish_static(self.loop.stamp_ns)
+        self.loop.locked_step.append(self._look)
+        self.loop.each_step.append(self._publish_joints)
+
+    def _wire_cameras(self) -> None:
+        p = self.params
+        topics = {camera.name: camera.topic for camera in self.cell.robot.cameras}
+        self._images = {name: self.publisher(Image, topic, qos.SENSOR) for name, topic in topics.items()}
+        infos = {name: f"{topic.rpartition('/')[0] or name}/camera_info" for name, topic in topics.items()}
+        self._infos = {name: self.publisher(CameraInfo, topic, qos.SENSOR) for name, topic in infos.items()}
+        self._info_msgs = {name: _info_msg(self.cell, name) for name in topics}
+        self._objects = self.publisher(MarkerArray, "cell/objects", qos.RELIABLE)
+        self._camera_schedule, self._overview_schedule = Schedule(p.camera_rate), Schedule(p.overview_rate)
+        size = (p.overview_width, p.overview_width * 9 // 16)
+        self.darkroom = Darkroom(self.cell, tuple(topics), size, self._publish_image, self.diagnostics.counters)
+        self._overview = None
+        if p.overview_rate > 0:
+            self._images[OVERVIEW] = self.publisher(Image, "overview/image_raw", qos.SENSOR)
+            self._overview = Darkroom(self.cell, (OVERVIEW,), size, self._publish_image, self.diagnostics.counters)
+
+    def _wire_desk(self) -> None:
+        self._scores = self.publisher(SortingScore, "cell/score", qos.LATCHED)
+        self.subscription(Float64, "cell/belt_speed", self._on_belt_speed)
+        self.service(Trigger, "cell/reset", self._on_reset)
+        if self.params.orders == "external":
+            self.subscription(String, "instruction", self._on_instruction, qos.LATCHED)
+        else:
+            self._instructions = self.publisher(String, "instruction", qos.LATCHED)
+        self.timer(0.02, self._desk)
+        self.timer(1.0, self._measure)
+
+    def _look(self, stamp: int) -> None:
+        """Physics thread, cell locked: what must be of one instant."""
+        now = self.cell.stamp_ns
+        self._state = self.cell.joint_state() if self._joint_schedule.due(now) else None
+        self._scene = None
+        if self._camera_schedule.due(now):
+            self._scene = scene_of(self.cell, stamp)
+            self.darkroom.take(stamp)
+        if self._overview is not None and self._overview_schedule.due(now):
+            self._overview.take(stamp)
+        if self.viewer is not None:
+            self.viewer.sync()
+
+    def _publish_joints(self, stamp: int) -> None:
+        if self._scene is not None:
+            self._objects.publish(scene_markers(self._scene))
+        if self._state is None:
+            return
+        names, positions, velocities, efforts = self._state
+        if self._clock_out is not None:
+            self._clock_out.publish(Clock(clock=stamp_msg(stamp)))
+        self._joints_out.publish(joint_state_msg(types.JointState(stamp, positions, velocities), names, efforts))
+        if self._tf is not None and self._tf_schedule.due(self.cell.stamp_ns):
+            self._tf.publish(stamp, dict(zip(names, positions.tolist(), strict=True)))
+
+    def _publish_image(self, camera: str, stamp: int, image: types.ImageArray) -> None:
+        info = self._info_msgs.get(camera)
+        frame = info.header.frame_id if info is not None else "world"
+        self._images[camera].publish(image_msg(image, stamp, frame))
+        if info is not None:
+            info.header.stamp = stamp_msg(stamp)
+            self._infos[camera].publish(info)
+
+    def _desk(self) -> None:
+        with self.loop.lock:
+            order, score, speed, stamp = self.cell.order, replace(self.cell.score), round(self.cell.belt.speed, 3), self.loop.stamp_ns
+        asked = order.text if order is not None else ""
+        if self.params.orders == "auto" and asked != self._asked:
+            self._asked = asked
+            self._instructions.publish(String(data=asked))
+        values = (score.spawned, score.sorted_correct, score.sorted_wrong, score.missed)
+        if (*values, speed) != self._score:
+            self._score = (*values, speed)
+            message = SortingScore(spawned=values[0], sorted_correct=values[1], sorted_wrong=values[2], missed=values[3], belt_speed=speed)
+            message.header.stamp = stamp_msg(stamp)
+            self._scores.publish(message)
+
+    def _on_belt_speed(self, message: Float64) -> None:
+        with self.loop.lock:
+            self.cell.set_belt_speed(message.data)  # a ConfigError is logged and counted by the guard
+
+    def _on_instruction(self, message: String) -> None:
+        with self.loop.lock:
+            self.cell.set_instruction(message.data)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._resets += 1
+        seed = self.params.seed + self._resets
+        self.loop.reset(seed)
+        for schedule in (self._joint_schedule, self._tf_schedule, self._camera_schedule, self._overview_schedule):
+            schedule.restart()
+        self.port.abandon("the cell was reset")
+        self._asked = None
+        response.success, response.message = True, f"seed {seed}"
+        return response
+
+    def _measure(self) -> None:
+        wall, stamp = time.monotonic(), self.loop.stamp_ns
+        before_wall, before_stamp = self._meter
+        self._meter = (wall, stamp)
+        if before_stamp:
+            self.diagnostics.set("real_time_factor", (stamp - before_stamp) / 1e9 / (wall - before_wall))
+        self.diagnostics.update({f"limit_violations/{kind}": n for kind, n in self.cell.violations.items()})
+        self.diagnostics.set("peak_velocity_share", self.cell.monitor.peak_velocity)
+        self.diagnostics.set("peak_acceleration_share", self.cell.monitor.peak_acceleration)
+        self.diagnostics.set("refused_trajectories", self.cell.controller.refused)
+
+    def health(self) -> diagnostics.Health:
+        darkroom = getattr(self, "darkroom", None)
+        if darkroom is not None and darkroom.error:
+            return diagnostics.ERROR, f"no pictures: {darkroom.error}"
+        return diagnostics.OK, "running"
+
+    def stop(self) -> None:
+        self.loop.stop()
+        for room in (self.darkroom, self._overview):
+            if room is not None:
+                room.close()
+        if self.viewer is not None:
+            self.viewer.close()
+
+
+def _info_msg(cell: Cell, camera: str) -> CameraInfo:
+    """sensor_msgs/CameraInfo of an ideal pinhole."""
+    info = cell.camera_info(camera)
+    matrix = info.matrix
+    message = CameraInfo(width=info.width, height=info.height, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.header.frame_id = info.frame_id
+    message.k = matrix.ravel().tolist()
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [*matrix[0].tolist(), 0.0, *matrix[1].tolist(), 0.0, *matrix[2].tolist(), 0.0]
+    return message
+
+
+def main() -> int:
+    sys.setswitchinterval(0.001)  # the physics thread must not wait 5 ms for the interpreter
+    return run_node(CellNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The simulated cell against the wall clock: one thread steps the physics, one makes the pictures. No ROS in here.
+
+The lock guards the cell. The physics thread never renders: it copies the state (0.1 ms) and goes on, so a command is taken in
+within one control period whatever the renderer does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import internvla_a1.sim  # noqa: F401 before mujoco: it chooses the OpenGL platform
+
+# isort: split
+import mujoco
+
+from internvla_a1.core.clock import NS, nanoseconds
+from internvla_a1.core.scene import Scene
+from internvla_a1.core.types import ImageArray
+from internvla_a1.sim.cameras import OVERVIEW, Cameras
+from internvla_a1.sim.cell import Cell
+
+_GIVE_UP_S = 0.2  # a backlog longer than this is not caught up: time was lost
+_DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by this much at most
+_STEP_BACK_NS = 1_000_000
+
+ImageSink = Callable[[str, int, ImageArray], None]
+
+
+class Schedule:
+    """True once per period of cell time; late calls do not pile up."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._period_ns = round(NS / rate_hz) if rate_hz > 0 else 0
+        self._next_ns = 0
+
+    def due(self, ns: int) -> bool:
+        """Whether something is to be done at cell time `ns`."""
+        if not self._period_ns or ns < self._next_ns:
+            return False
+        self._next_ns = max(self._next_ns + self._period_ns, ns + 1)
+        return True
+
+    def restart(self) -> None:
+        """Cell time begins at 0 again."""
+        self._next_ns = 0
+
+
+class Darkroom:
+    """Pictures of a copied state, in a thread of its own with its own GL context.
+
+    sink(camera, stamp_ns, image) is called for each picture, from that thread.
+    """
+
+    def __init__(
+        self, cell: Cell, cameras: tuple[str, ...], size: tuple[int, int], sink: ImageSink, counters: Counter[str]
+    ) -> None:
+        self._cell, self._names, self._size, self._sink, self._counters = cell, cameras, size, sink, counters
+        self._data = mujoco.MjData(cell.model)
+        self._wake = threading.Condition()
+        self._stamp_ns: int | None = None
+        self._busy = self._closed = False
+        self.error = ""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"render {cameras[0]}", daemon=True)
+        copy_state(cell, self._data)
+        self._thread.start()
+        self._ready.wait(10.0)
+
+    def take(self, stamp_ns: int) -> bool:
+        """Copy the state and have its pictures made; False where the last ones are not finished. Call with the cell locked."""
+        with self._wake:
+            if self._busy or self.error:
+                self._counters["frames_skipped"] += 1
+                return False
+            copy_state(self._cell, self._data)
+            self._stamp_ns, self._busy = stamp_ns, True
+            self._wake.notify()
+        return True
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size)
+        try:
+            for name in self._names:
+                cameras.render(name)  # the first pictures take half a second
+            self._ready.set()
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._busy or self._closed)
+                    if self._closed:
+                        break
+                    stamp = self._stamp_ns or 0
+                for name in self._names:
+                    image = cameras.render(name)
+                    if self._closed:
+                        break
+                    self._sink(name, stamp, image)
+                    self._counters[f"frames/{name}"] += 1
+                self._busy = False
+        except Exception as error:  # without OpenGL the cell goes on blind, and says so
+            self.error = str(error)
+            self._ready.set()
+        cameras.close()
+
+
+def copy_state(cell: Cell, data: mujoco.MjData) -> None:
+    """Copy the cell's state into `data`; call with the cell locked."""
+    mujoco.mj_copyData(data, cell.model, cell.data)
+
+
+class CellLoop:
+    """Steps the cell at `factor` times real time and calls the sinks from its thread.
+
+    stamp = cell time + an anchor. With wall=True the anchor follows the wall clock; else simulated time starts at the wall time
+    of the start and only ever goes forward, across resets too.
+    """
+
+    def __init__(self, cell: Cell, factor: float, wall: bool, counters: Counter[str]) -> None:
+        self.cell, self.lock, self.counters = cell, threading.Lock(), counters
+        self.each_step: list[Callable[[int], None]] = []  # called with the stamp, cell unlocked
+        self.locked_step: list[Callable[[int], None]] = []  # the same, cell locked: short work on the state
+        self._factor, self._wall = factor, wall
+        self._anchor_ns = time.time_ns()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
+
+    def start(self) -> None:
+        self._anchor_ns = time.time_ns() - self.cell.stamp_ns
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+    @property
+    def stamp_ns(self) -> int:
+        """The stamp of the present state."""
+        return self._anchor_ns + self.cell.stamp_ns
+
+    def cell_stamp_ns(self, stamp_ns: int) -> int:
+        """A header stamp in the cell's own time; 0 stays 0 ("now")."""
+        return max(stamp_ns - self._anchor_ns, 1) if stamp_ns else 0
+
+    def reset(self, seed: int) -> None:
+        """Restart the cell; stamps go on."""
+        with self.lock:
+            passed = self.cell.stamp_ns
+            self.cell.reset(seed)
+            self._anchor_ns += passed - self.cell.stamp_ns
+
+    def _run(self) -> None:
+        period = self.cell.config.physics.control_period_s
+        due = time.monotonic()
+        while not self._stop.is_set():
+            with self.lock:
+                self.cell.advance(period)
+                stamp = self.stamp_ns
+                for work in self.locked_step:
+                    work(stamp)
+            for work in self.each_step:
+                work(stamp)
+            due += period / self._factor
+            ahead = due - time.monotonic()
+            if ahead > 0:
+                time.sleep(ahead)
+            elif ahead < -_GIVE_UP_S:
+                self.counters["time_lost_ms"] += round(-ahead * 1000)
+                due = time.monotonic()
+            if self._wall:
+                self._follow_wall(nanoseconds(min(ahead, 0.0)))
+
+    def _follow_wall(self, backlog_ns: int) -> None:
+        drift = time.time_ns() - self.stamp_ns
+        if drift < 0:  # never ahead; a little at a time, so that stamps still rise
+            self._anchor_ns += max(drift, -_STEP_BACK_NS)
+        elif drift > _DRIFT_NS + abs(backlog_ns):
+            self._anchor_ns += drift
+            self.counters["stamps_moved"] += 1
+
+
+def scene_of(cell: Cell, stamp_ns: int) -> Scene:
+    """Ground truth under a header stamp."""
+    scene = cell.scene()
+    return Scene(stamp_ns, scene.objects, scene.bins, scene.belt_speed)
+
+
+__all__ = ["OVERVIEW", "CellLoop", "Darkroom", "ImageSink", "Schedule", "scene_of"]
