@@ -11,7 +11,7 @@ import numpy as np
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.types import FloatArray, ImageArray
 from internvla_a1.sim.config import CellConfig
-from internvla_a1.sim.model_builder import COLLISION_GROUP
+from internvla_a1.sim.model_builder import FILM_GROUP, PLAIN_GROUP, VISUAL_GROUP
 
 OVERVIEW = "overview"
 
@@ -40,8 +40,8 @@ class Cameras:
         self._overview_size = overview_size
         self._plain: mujoco.Renderer | None = None
         self._fine: mujoco.Renderer | None = None
-        self._options = mujoco.MjvOption()
-        self._options.geomgroup[COLLISION_GROUP] = 0
+        self._plain_options = _seen(PLAIN_GROUP)
+        self._fine_options = _seen(FILM_GROUP)
         self.names = tuple(model.camera(i).name for i in range(model.ncam))
 
     def info(self, name: str) -> CameraInfo:
@@ -60,7 +60,7 @@ class Cameras:
             raise ConfigError.asked("camera of the cell", name, (*self.names, OVERVIEW))
         if self._plain is None:
             self._plain = self._renderer(self._config.image_size, self._config.image_size, fine=False)
-        self._plain.update_scene(self._data, name, self._options)
+        self._plain.update_scene(self._data, name, self._plain_options)
         return self._plain.render()
 
     def close(self) -> None:
@@ -79,12 +79,12 @@ class Cameras:
         camera.lookat, camera.distance = look.overview_target, float(np.linalg.norm(offset))
         camera.azimuth = float(np.degrees(np.arctan2(offset[1], offset[0])))
         camera.elevation = float(np.degrees(np.arctan2(offset[2], np.hypot(offset[0], offset[1]))))
-        self._fine.update_scene(self._data, camera, self._options)
+        self._fine.update_scene(self._data, camera, self._fine_options)
         return self._fine.render()
 
     def _renderer(self, width: int, height: int, fine: bool) -> mujoco.Renderer:
         quality = self._model.vis.quality
-        quality.offsamples, quality.shadowsize = (4, 2048) if fine else (0, 0)
+        quality.offsamples, quality.shadowsize = (4, 4096) if fine else (0, 0)
         quality.numslices, quality.numstacks, quality.numquads = (28, 16, 4) if fine else (12, 6, 2)  # software GL pays per triangle
         if fine:
             self._model.vis.global_.fovy = self._config.look.overview_fovy_deg
@@ -93,8 +93,16 @@ class Cameras:
         except Exception as error:  # mujoco raises whatever its GL backend does: AttributeError, ImportError, EGLError, FatalError
             raise ConfigError(
                 f"OpenGL is not there for off-screen pictures (MUJOCO_GL={os.environ['MUJOCO_GL']}): {error}; "
-                "install it with: apt install libegl1 libgl1-mesa-dri"
+                "install it with: apt install libegl1 libgl1-mesa-dri (or import internvla_a1.sim before mujoco)"
             ) from error
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(fine)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = int(fine)
         return renderer
+
+
+def _seen(group: int) -> mujoco.MjvOption:
+    """Solids of the URDF, parcels, and one kind of floor."""
+    options = mujoco.MjvOption()
+    options.geomgroup[:] = 0
+    options.geomgroup[[VISUAL_GROUP, group]] = 1
+    return options

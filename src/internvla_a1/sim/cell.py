@@ -189,7 +189,7 @@ class Cell:
         self._note(self._stream.update(now, now - self._watch_s, self.belt.speed))
         self._watch_s = now
         scene = self.scene()
-        if self._desk.passed(scene):
+        if self._desk.passed(scene, {p.name for p in self._pool.active if p.bin}):
             self._miss()
         if self._desk.update(scene):
             self._event("ordered", self._desk.target)

@@ -77,19 +77,19 @@ class Lamp:
 class Look:
     """Light and colours (RGB 0..1) of what is not in the URDF, and the overview camera of the demo film."""
 
-    ambient: float = 0.34
+    ambient: float = 0.36
     headlight: float = 0.22
     floor_z: float = -0.45
     floor: tuple[float, float, float] = (0.66, 0.68, 0.70)
     background: tuple[float, float, float] = (0.80, 0.84, 0.88)
     seam: tuple[float, float, float] = (0.30, 0.32, 0.35)
-    lamps: tuple[Lamp, ...] = (Lamp((1.2, -1.0, 2.4), 0.55, True), Lamp((0.2, 1.4, 2.0), 0.25))
+    lamps: tuple[Lamp, ...] = (Lamp((1.5, 0.9, 2.6), 0.55, True), Lamp((-0.4, -1.4, 2.0), 0.22))
     red: tuple[float, float, float] = (0.85, 0.10, 0.09)
     green: tuple[float, float, float] = (0.10, 0.66, 0.20)
     blue: tuple[float, float, float] = (0.12, 0.27, 0.88)
-    overview_eye: tuple[float, float, float] = (1.55, -1.05, 0.95)
-    overview_target: tuple[float, float, float] = (0.30, -0.02, 0.12)
-    overview_fovy_deg: float = 36.0
+    overview_eye: tuple[float, float, float] = (1.18, 1.24, 0.86)
+    overview_target: tuple[float, float, float] = (0.34, -0.10, 0.13)
+    overview_fovy_deg: float = 35.0
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def choose(scene: Scene, order: Order, space: Workspace, tool: FloatArray, speed
         if not order.matches(parcel) or not on_belt:
             continue
         distance = float(np.linalg.norm(parcel.position[:2] - tool[:2]))
-        meets = distance / speed + 0.35 if distance > 0.03 else 0.0
+        meets = distance / speed + 0.8 if distance > 0.03 else 0.0  # descent and grip take 0.8 s more
         if parcel.position[1] + max(scene.belt_speed, 0.0) * meets < space.catch_to:
             options.append(parcel)
     for parcel in options:

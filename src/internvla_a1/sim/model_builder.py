@@ -12,7 +12,8 @@ from internvla_a1.sim.urdf import Joint, Link, Solid, Urdf
 
 # Who touches whom, as MuJoCo's contype/conaffinity bits: parcels touch everything, the arm touches all but itself.
 FIXED, PARCEL, ARM = 1, 2, 4
-VISUAL_GROUP, COLLISION_GROUP = 2, 3
+# Geom groups: seen by all cameras, by none, by the policy's cameras only, by the film camera only (a texture costs 1 ms a view).
+VISUAL_GROUP, COLLISION_GROUP, PLAIN_GROUP, FILM_GROUP = 2, 3, 4, 5
 FLIP_X = np.array([0.0, 1.0, 0.0, 0.0])  # optical frame (z forward) to MuJoCo camera (z backward): half a turn about x
 
 
@@ -60,10 +61,9 @@ def _surroundings(spec: mujoco.MjSpec, config: CellConfig) -> None:
     textures = [""] * int(mujoco.mjtTextureRole.mjNTEXROLE)
     textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = "floor"
     spec.add_material(name="floor", textures=textures, texrepeat=[4.0, 4.0], texuniform=True, reflectance=0.06)
-    spec.worldbody.add_geom(
-        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, pos=[0, 0, look.floor_z], size=[6, 6, 0.1], material="floor",
-        contype=FIXED, conaffinity=0,
-    )
+    floor = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "pos": [0, 0, look.floor_z], "size": [6, 6, 0.1], "conaffinity": 0}
+    spec.worldbody.add_geom(name="floor", rgba=[*look.floor, 1.0], contype=FIXED, group=PLAIN_GROUP, **floor)
+    spec.worldbody.add_geom(name="tiles", material="floor", contype=0, group=FILM_GROUP, **floor)
     for i, lamp in enumerate(look.lamps):
         toward = np.array([0.4, 0.0, 0.0]) - np.array(lamp.position)
         spec.worldbody.add_light(

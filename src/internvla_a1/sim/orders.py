@@ -54,13 +54,25 @@ class OrderDesk:
         self.order = Order(parcel.color, shape, BINS[int(self._rng.integers(len(BINS)))])
         return True
 
-    def passed(self, scene: Scene) -> bool:
-        """Whether the target went by: further downstream than the arm reaches, and not in the gripper."""
+    def passed(self, scene: Scene, settled: set[str]) -> bool:
+        """Whether the order went by unserved: its parcel is further downstream than the arm reaches.
+
+        While another parcel of the same kind is in the gripper or falling into a bin, the order passes on to that one.
+        settled: names of the parcels that lie in bins, decided earlier.
+        """
+        target = next((o for o in scene.objects if o.name == self.target), None)
+        if target is None or self._off_belt(target) or target.position[1] < self._settings.missed_y:
+            return False
         for o in scene.objects:
-            if o.name == self.target:
-                held = o.position[2] > self._belt_top + o.size[2] / 2 + HELD_HEIGHT
-                return not held and o.position[1] > self._settings.missed_y and o.position[2] > self._belt_top - 0.02
-        return False
+            if self.order is not None and self.order.matches(o) and o.name not in settled and self._off_belt(o):
+                self.target = o.name
+                return False
+        return True
+
+    def _off_belt(self, o: SceneObject) -> bool:
+        """In the gripper, in the air or in a bin."""
+        height = o.position[2] - self._belt_top - o.size[2] / 2
+        return bool(height > HELD_HEIGHT or height < -0.02)
 
     def _coming(self, o: SceneObject, speed: float) -> bool:
         on_belt = abs(o.position[2] - self._belt_top - o.size[2] / 2) < 0.02
