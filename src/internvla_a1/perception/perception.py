@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from internvla_a1.core.clock import Now, nanoseconds, seconds
+from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.joints import JointMatcher
 from internvla_a1.core.robot import RobotSpec
@@ -25,12 +26,16 @@ _STATES = 512  # joint states kept: half a second at 1 kHz
 class Perception:
     """Feed it messages as they come; ask for the observation whenever one may be ready."""
 
-    def __init__(self, robot: RobotSpec, config: PerceptionConfig | None = None) -> None:
+    def __init__(self, robot: RobotSpec, config: PerceptionConfig | None = None, optional: Iterable[str] = ()) -> None:
+        """optional: cameras whose view may be missing (None) while they are not live. Raises ConfigError for an unknown one."""
+        unknown = sorted(set(optional) - set(robot.camera_names))
+        if unknown:
+            raise ConfigError.asked("optional camera", unknown[0], robot.camera_names)
         self.config = config = config or PerceptionConfig()
         self.robot = robot
         self.cameras = {c.name: CameraBuffer(c.name, config) for c in robot.cameras}
         self.refusals: Counter[str] = Counter()
-        self._synchroniser = Synchroniser(self.cameras.values(), config)
+        self._synchroniser = Synchroniser(self.cameras.values(), config, optional)
         self._matcher = JointMatcher(robot.joint_names)
         self._states: History[FloatArray] = History(_STATES)
 
@@ -73,7 +78,8 @@ class Perception:
         if isinstance(state, Refusal):
             return self._count(state)
         positions, age = state
-        images: dict[str, ImageArray | None] = {n: fit(f.image, self.config.height, self.config.width) for n, f in frames.items()}
+        images: dict[str, ImageArray | None] = dict.fromkeys(self.cameras)
+        images.update({n: fit(f.image, self.config.height, self.config.width) for n, f in frames.items()})
         ages = {name: seconds(stamp - f.stamp_ns) for name, f in frames.items()}
         return Observation(stamp, images, ages, self.robot.joint_names, positions, age)
 

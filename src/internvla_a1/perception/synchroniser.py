@@ -14,21 +14,28 @@ from internvla_a1.perception.config import PerceptionConfig
 class Synchroniser:
     """Sets with strictly rising stamps; the stamp of a set is that of its newest picture."""
 
-    def __init__(self, buffers: Iterable[CameraBuffer], config: PerceptionConfig) -> None:
+    def __init__(self, buffers: Iterable[CameraBuffer], config: PerceptionConfig, optional: Iterable[str] = ()) -> None:
+        """optional: cameras that a set may lack while they are not live; at least one camera has to be there."""
         self._buffers = tuple(buffers)
+        self._optional = frozenset(optional)
         self._config = config
         self._last_ns: int | None = None
 
     def match(self, now: Now) -> dict[str, CameraFrame] | Refusal | None:
         """The newest set, or why there is none, or None when there is none newer than the last."""
+        live = []
         for buffer in self._buffers:
             state = buffer.state(now)
-            if state is not CameraState.LIVE:
+            if state is CameraState.LIVE:
+                live.append(buffer)
+            elif buffer.name not in self._optional:
                 reason = Reason.FROZEN if state is CameraState.FROZEN else Reason.STALE
                 return Refusal(reason, f"camera {buffer.name} is {state.value}")
-        newest = {b.name: b.newest for b in self._buffers}
+        if not live:
+            return Refusal(Reason.STALE, "no camera is live")
+        newest = {b.name: b.newest for b in live}
         laggard = min((f for f in newest.values() if f is not None), key=lambda f: f.stamp_ns)
-        frames = {b.name: f for b in self._buffers if (f := b.nearest(laggard.stamp_ns)) is not None}
+        frames = {b.name: f for b in live if (f := b.nearest(laggard.stamp_ns)) is not None}
         stamps = {name: f.stamp_ns for name, f in frames.items()}
         stamp, oldest = max(stamps.values()), min(stamps.values())
         if self._last_ns is not None and self._last_ns - now.stamp_ns > nanoseconds(self._config.future_tolerance_s):

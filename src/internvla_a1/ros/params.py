@@ -139,10 +139,14 @@ def specs(kind: type) -> dict[str, Spec]:
 
 
 def _spec(f: Field) -> Spec:
+    """Fields of the pure configurations (control/, perception/) carry unit, min, max, choices and description as plain metadata."""
     spec = f.metadata.get("spec")
-    if not isinstance(spec, Spec):
+    if isinstance(spec, Spec):
+        return spec
+    m = f.metadata
+    if "description" not in m:
         raise TypeError(f"field {f.name} was not declared with number(), integer(), flag(), text(), ...")
-    return spec
+    return Spec(type(f.default), f.default, m["description"], m.get("unit", ""), m.get("min"), m.get("max"), m.get("choices", ()))
 
 
 class Parameters(Generic[T]):
