@@ -33,7 +33,7 @@ class Limits:
 def limits_of(robot: RobotSpec, config: ExecutorConfig) -> Limits:
     """Raises ConfigError where the soft margin leaves a joint no range."""
     prismatic = np.array([j.kind == "prismatic" for j in robot.joints])
-    margin = np.where(prismatic, config.soft_margin_m, config.soft_margin_rad)
+    margin = np.where(prismatic | robot.gripper_mask, config.soft_margin_m, config.soft_margin_rad)  # a gripper closes all the way
     lower, upper = robot.array("lower") + margin, robot.array("upper") - margin
     for joint, low, high in zip(robot.joints, lower, upper, strict=True):
         if not low < high:
