@@ -50,13 +50,16 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     return status
 
 
-def make_executor() -> Any:
-    """rclpy's EventsExecutor, three to four times cheaper where it exists (Jazzy on); else the single-threaded one."""
+def make_executor(context: Any = None) -> Any:
+    """rclpy's EventsExecutor, three to four times cheaper where it exists (Jazzy on); else the single-threaded one.
+
+    context: None is the default one.
+    """
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:
-        return SingleThreadedExecutor()
-    return EventsExecutor()
+        return SingleThreadedExecutor(context=context)
+    return EventsExecutor(context=context)
 
 
 def _tear_down(node: Any) -> None:
