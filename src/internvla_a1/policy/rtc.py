@@ -1,0 +1,91 @@
+"""Real-time chunking (arXiv 2506.07339): the new chunk keeps what is already committed and bends away from it smoothly.
+
+The paper integrates from noise (tau = 0) to data (tau = 1); this model from noise at t = 1 to data at t = 0 with velocity
+noise - action, so tau = 1 - t and the correction changes its sign. Everything here is in the model's own space:
+normalised, relative to the state where the mask says so, padded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from internvla_a1.core.errors import ConfigError
+
+VelocityField = Callable[[Tensor, float], Tensor]
+VelocityHook = Callable[[VelocityField, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class RtcSettings:
+    """max_guidance: beta of the paper; None takes the number of Euler steps, the largest that cannot overshoot (paper: 5 of 5).
+
+    max_overlap: at most this many committed steps guide the new chunk; 0: all that are there.
+    """
+
+    max_guidance: float | None = None
+    max_overlap: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_guidance is not None and not 0 < self.max_guidance < math.inf:
+            raise ConfigError(f"max_guidance must be above 0, not {self.max_guidance}")
+        if self.max_overlap < 0:
+            raise ConfigError(f"max_overlap must not be below 0, not {self.max_overlap}")
+
+
+def soft_mask(horizon: int, frozen: int, overlap: int) -> Tensor:
+    """(horizon,) weights: 1 for the frozen steps, exponential decay to the end of the overlap, 0 beyond (paper eq. 5).
+
+    frozen may exceed the horizon and the overlap: all steps are frozen then. Never negative, never rising.
+    """
+    frozen = min(max(frozen, 0), horizon)
+    overlap = min(max(overlap, frozen), horizon)
+    step = torch.arange(horizon, dtype=torch.float32)
+    c = (overlap - step) / (overlap - frozen + 1)
+    decay = c * torch.expm1(c) / math.expm1(1.0)
+    return torch.where(step < frozen, 1.0, torch.where(step < overlap, decay, 0.0))
+
+
+def guidance_weight(t: float, limit: float) -> float:
+    """min(beta, (1 - tau) / (tau r^2)) with r^2 = (1 - tau)^2 / (tau^2 + (1 - tau)^2) and tau = 1 - t."""
+    tau = 1.0 - t
+    if tau <= 0.0 or t <= 0.0:
+        return limit  # both ends diverge
+    return min(limit, (tau * tau + t * t) / (tau * t))
+
+
+def guide(target: Tensor, weights: Tensor, dims: int, limit: float) -> VelocityHook:
+    """A velocity hook that pulls the first `dims` values of the weighted steps towards `target`.
+
+    target: (horizon, >= dims); weights: (horizon,), see soft_mask. v_guided = v - w(t) J^T diag(weights) (target - x0), where
+    x0 = x - t v is the chunk that the model expects from here and J = d x0 / d x.
+    """
+    wanted = target[None, :, :dims]
+    mask = weights[None, :, None]
+
+    def hook(velocity: VelocityField, x: Tensor, t: float) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_(True)
+            v = velocity(leaf, t)
+            expected = leaf - t * v
+            missing = mask.to(x) * (wanted.to(x) - expected[..., :dims].detach())
+            (pull,) = torch.autograd.grad(expected[..., :dims], leaf, grad_outputs=missing)
+        return v.detach() - guidance_weight(t, limit) * pull
+
+    return hook
+
+
+def committed_rows(rows: Tensor, horizon: int, frozen: int) -> tuple[Tensor, int]:
+    """What is committed on the new chunk's grid: (horizon, dims), and how many rows of it mean something.
+
+    rows: (n, dims). A delay beyond what is committed leaves the arm at rest on the last row, so that row is repeated up to
+    `frozen`; a delay beyond the horizon covers the whole chunk.
+    """
+    known = min(len(rows), horizon)
+    covered = max(known, min(frozen, horizon)) if known else 0
+    index = torch.arange(horizon).clamp(max=max(known - 1, 0))
+    return rows[index] if known else rows.new_zeros(horizon, rows.shape[-1]), covered
