@@ -179,7 +179,7 @@ class Cell:
             self.data.qpos[address] = start[self._joint_names.index(followed)]
         self.data.ctrl[self._ctrl] = start
         self.controller.reset(start)
-        self.monitor.restart(0.0)
+        self.monitor.restart()
 
     def _watch(self) -> None:
         """Parcels, orders and score, every WATCH_PERIOD_S."""

@@ -48,6 +48,9 @@ class LimitMonitor:
         self.violations["velocity"] += int(speed.max() > self.slack)
         self.violations["acceleration"] += int(turn.max() > self.slack)
 
-    def restart(self, now_s: float) -> None:
-        """After a reset the arm is somewhere else; differences start anew, counts stay."""
-        self._last, self._next_s = [], now_s
+    def restart(self) -> None:
+        """After a reset of the cell: a new log."""
+        self.violations = dict.fromkeys(self.violations, 0)
+        self.peak_velocity = self.peak_acceleration = 0.0
+        self.worst_joint = ""
+        self._last, self._next_s = [], 0.0

@@ -15,8 +15,9 @@ class Motion:
     """Tool limits (m/s, m/s², rad/s, rad/s²) and heights (m). Slower than what the joints could, so that the executor limits nothing."""
 
     speed: float = 0.52
+    swing: float = 1.5  # rad/s about the column
     lift_speed: float = 0.45
-    acceleration: float = 2.0
+    acceleration: float = 1.8
     turn_speed: float = 1.5
     turn_acceleration: float = 8.0
     finger_speed: float = 0.20
@@ -183,7 +184,8 @@ class Rollout:
         m = self._motion
         error = target - self.position
         flat, distance = error.copy(), float(np.hypot(error[0], error[1]))
-        speed = min(m.speed, m.gain * distance, np.sqrt(1.4 * m.acceleration * distance))
+        reach = float(np.hypot(self.position[0], self.position[1]))
+        speed = min(m.speed, m.swing * reach, m.gain * distance, np.sqrt(1.4 * m.acceleration * distance))
         wanted = flat * (speed / distance if distance > 1e-9 else 0.0)
         rise = abs(float(error[2]))
         wanted[2] = np.sign(error[2]) * min(m.lift_speed, m.gain * rise, np.sqrt(1.4 * m.acceleration * rise))
