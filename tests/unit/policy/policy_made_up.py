@@ -73,7 +73,7 @@ def small_config(kind: str) -> ModelConfig:
     width = ExpertConfig(32, 48)
     common: dict[str, Any] = dict(
         layers=2, heads=2, kv_heads=1, head_dim=16, und=width, gen=width, act=width, vocab=320, chunk=8, state_dim=10, action_dim=12,
-        used_action_dim=7, steps=4, text_tokens=8, scale_factor=4, codec=CodecConfig(channels=32, multipliers=(1, 1, 1), res_blocks=1, image=64),
+        used_action_dim=7, steps=4, text_tokens=8, scale_factor=4, codec=CodecConfig(32, (1, 1, 1), 1, image=64),
     )  # fmt: skip
     if kind == "3b":
         vision = QwenVisionConfig(depth=1, hidden=16, heads=2, mlp=32, patch=4, positions=36)
