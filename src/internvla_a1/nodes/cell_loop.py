@@ -22,7 +22,7 @@ from internvla_a1.core.types import ImageArray
 from internvla_a1.sim.cameras import OVERVIEW, Cameras
 from internvla_a1.sim.cell import Cell
 
-_GIVE_UP_S = 0.2  # a backlog longer than this is not caught up: time was lost
+_GIVE_UP_S = 0.05  # a longer backlog is not caught up, or simulated time would seem to jump
 _DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by this much at most
 _STEP_BACK_NS = 1_000_000
 

@@ -112,6 +112,24 @@ def chunk(message: ActionChunkMsg, joints: Sequence[str]) -> ActionChunk | Refus
     )
 
 
+def unjudged_chunk(message: ActionChunkMsg) -> ActionChunk:
+    """A chunk as it came, for a gate that counts nonsense itself. Positions that do not fit steps x joints become one column."""
+    steps, width = int(message.steps), len(message.joint_names)
+    positions = np.asarray(message.positions, dtype=np.float64)
+    positions = positions.reshape(steps, width) if positions.size == steps * width else positions.reshape(-1, 1)
+    return ActionChunk(
+        stamp_ns=stamp_ns(message.header.stamp),
+        chunk_id=int(message.id),
+        joint_names=tuple(message.joint_names),
+        dt_s=float(message.dt),
+        positions=positions,
+        source=message.source[:MAX_INSTRUCTION],
+        frozen_steps=int(message.frozen_steps),
+        inference_time_s=float(message.inference_time),
+        instruction=message.instruction[:MAX_INSTRUCTION],
+    )
+
+
 def foresight_msg(foresight: Foresight) -> ForesightMsg:
     """internvla_a1_msgs/Foresight; images go in the order of foresight.cameras, or not at all."""
     message = ForesightMsg(
@@ -159,8 +177,8 @@ def handover_msg(stamp: int, mode: int, reason: str = "", blend: float = 1.0, ch
 def status_msg(
     stamp: int,
     joints: Sequence[str],
-    commanded: FloatArray | None,
-    measured: FloatArray | None,
+    commanded: FloatArray,
+    tracking_error: FloatArray,
     *,
     chunk_id: int = 0,
     step: int = 0,
@@ -170,7 +188,7 @@ def status_msg(
     limits_applied: int = 0,
     last_rejection: str = "",
 ) -> ExecutorStatusMsg:
-    """internvla_a1_msgs/ExecutorStatus; commanded and measured: (joints,) or None where there is nothing yet."""
+    """internvla_a1_msgs/ExecutorStatus; commanded and tracking_error: (joints,), empty where there is nothing yet."""
     message = ExecutorStatusMsg(
         chunk_id=chunk_id,
         step=step,
@@ -182,8 +200,6 @@ def status_msg(
         last_rejection=last_rejection,
     )
     message.header.stamp = stamp_msg(stamp)
-    if commanded is not None:
-        message.commanded = array.array("d", commanded.tolist())
-        if measured is not None:
-            message.tracking_error = array.array("d", (commanded - measured).tolist())
+    message.commanded = array.array("d", commanded.tolist())
+    message.tracking_error = array.array("d", tracking_error.tolist())
     return message

@@ -35,7 +35,8 @@ _ARRAYS: dict[type, Parameter.Type] = {
     int: Parameter.Type.INTEGER_ARRAY,
     str: Parameter.Type.STRING_ARRAY,
 }
-_RCLPY_OWN = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+_SIM_TIME = "use_sim_time"
+_RCLPY_OWN = (_SIM_TIME, "qos_overrides.", "start_type_description_service")
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ def _field(spec: Spec) -> Any:
 
 
 def specs(kind: type) -> dict[str, Spec]:
-    """Parameter name -> Spec of a parameter dataclass."""
-    return {f.name: _spec(f) for f in fields(kind)}
+    """Parameter name -> Spec of a parameter dataclass. use_sim_time is every node's own and is left out."""
+    return {f.name: _spec(f) for f in fields(kind) if f.name != _SIM_TIME}
 
 
 def _spec(f: Field) -> Spec:
@@ -179,6 +180,8 @@ class Parameters(Generic[T]):
                 mistakes.append(str(error))
         if mistakes:
             raise ConfigError("; ".join(mistakes))
+        if any(f.name == _SIM_TIME for f in fields(self._kind)):  # type: ignore[arg-type]
+            values[_SIM_TIME] = bool(self._node.get_parameter(_SIM_TIME).value)
         self._locked = True
         return self._kind(**values)
 

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -34,6 +35,7 @@ class Wiring:
     def wire_up(self, params_type: type) -> None:
         """Declare the parameters and start diagnostics and heartbeat."""
         self._entities: list[tuple[str, Any]] = []
+        self._actions: list[ActionClient] = []
         self._clock_reader = NodeClock(self)  # type: ignore[arg-type]
         self.parameters = Parameters(self, params_type)  # type: ignore[arg-type]
         self.diagnostics = diagnostics.Diagnostics(self, self.health)  # type: ignore[arg-type]
@@ -111,6 +113,16 @@ class Wiring:
 
         return self._keep("service", self.create_service(kind, name, guarded, callback_group=group))  # type: ignore[attr-defined]
 
+    def client(self, kind: type, name: str) -> Any:
+        """A service client that lives until cleanup; only call_async, a waiting call in a callback never returns."""
+        return self._keep("client", self.create_client(kind, name))  # type: ignore[attr-defined]
+
+    def action_client(self, kind: type, name: str) -> Any:
+        """An action client that lives until cleanup."""
+        client = ActionClient(self, kind, name)  # type: ignore[arg-type]
+        self._actions.append(client)
+        return client
+
     def guarded(self, what: str, callback: Callable[..., None]) -> Callable[..., None]:
         """The callback, with exceptions logged and counted."""
 
@@ -130,6 +142,9 @@ class Wiring:
             with contextlib.suppress(InvalidHandle):  # the context went first
                 getattr(self, f"destroy_{kind}")(entity)
         self._entities.clear()
+        for client in self._actions:
+            client.destroy()
+        self._actions.clear()
 
     def stop(self) -> None:
         """Last words before the node is destroyed; override it."""
