@@ -88,7 +88,8 @@ class Darkroom:
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size)
+        # No shadows in real time: with software OpenGL they would take more than a core from the nodes.
+        cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size, overview_shadows=False)
         try:
             for name in self._names:
                 cameras.render(name)  # the first pictures take half a second

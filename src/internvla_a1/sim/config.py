@@ -62,6 +62,7 @@ class Orders:
 
     announce_y: float = -0.12  # a parcel further downstream than this is not announced any more
     lead_s: float = 0.9  # plus this much belt travel
+    reach_y: float = -0.33  # on a belt that stands still, parcels further upstream are out of reach
     missed_y: float = 0.50
     any_shape: float = 0.0  # share of orders that say "parcel" instead of the shape
 
@@ -88,8 +89,9 @@ class Look:
     green: tuple[float, float, float] = (0.10, 0.66, 0.20)
     blue: tuple[float, float, float] = (0.12, 0.27, 0.88)
     overview_eye: tuple[float, float, float] = (1.18, 1.24, 0.86)
-    overview_target: tuple[float, float, float] = (0.34, -0.10, 0.13)
-    overview_fovy_deg: float = 35.0
+    overview_target: tuple[float, float, float] = (0.35, -0.10, 0.17)
+    overview_fovy_deg: float = 36.0
+    overview_size: tuple[int, int] = (960, 540)  # pixels
 
 
 @dataclass(frozen=True)
