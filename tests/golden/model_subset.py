@@ -18,10 +18,10 @@ DROPPED = {
     "2b": ("cosmos_tokenizer", "lm_head", "upsample_conv", "downsample_conv"),
 }
 COMMON = (
-    "actions", "act.v_step0", "act.v_at_0.37_train_noise", "act.x_t_steps", "act.time_steps", "act.position_ids", "act.out_step0",
-    "act.attention_mask_bool", "und.embs", "und.out", "und.position_ids", "gen.embs", "gen.out", "gen.position_ids", "gen.attention_mask_bool",
-    "cache.layer2.keys", "cache.layer2.values", "train.loss_action", "train.position_ids", "train.act_out", "train.und_out", "train.gen_out",
-    "probe.time", "probe.time_embedding",
+    "actions", "act.v_step0", "act.v_at_0.37_train_noise", "act.x_t_steps", "act.time_steps", "act.position_ids",
+    "act.out_step0", "act.attention_mask_bool", "und.embs", "und.out", "und.position_ids", "gen.embs", "gen.out",
+    "gen.position_ids", "gen.attention_mask_bool", "cache.layer2.keys", "cache.layer2.values", "train.loss_action",
+    "train.position_ids", "train.act_out", "train.und_out", "train.gen_out", "probe.time", "probe.time_embedding",
 )  # fmt: skip
 KEPT = {"3b": (*COMMON, "gen.pred_latents", "train.loss_gen", "train.policy_loss"), "2b": COMMON}
 

@@ -31,8 +31,10 @@ def reference(
     rows = q.reshape(batch * kv, heads // kv * length, size)
     keys = k.reshape(batch * kv, -1, size) if scores is None else k.flatten(0, 1)
     values = v.reshape(batch * kv, -1, size) if scores is None else v.flatten(0, 1)
-    logits = torch.bmm(rows, keys.transpose(1, 2), out=scores)
-    logits = torch.mul(logits, size**-0.5, out=scores)
+    if scores is None:
+        logits = torch.bmm(rows, keys.transpose(1, 2)) * size**-0.5
+    else:
+        logits = torch.baddbmm(scores, rows, keys.transpose(1, 2), beta=0, alpha=size**-0.5, out=scores)
     if mask is not None:
         grouped = logits.view(batch, kv, heads // kv, length, -1)
         logits = grouped.masked_fill(~mask.unsqueeze(1), torch.finfo(logits.dtype).min).view_as(logits)

@@ -18,7 +18,7 @@ class KVCache:
 
     def slot(self, layer: int, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Where `count` tokens from `start` are kept: (B, KV, count, D) views."""
-        return self.keys[layer, :, :, start : start + count], self.values[layer, :, :, start : start + count]
+        return self.keys.select(0, layer).narrow(2, start, count), self.values.select(0, layer).narrow(2, start, count)
 
     def append(self, layer: int, start: int, k: Tensor, v: Tensor, k_stored: bool = False) -> tuple[Tensor, Tensor]:
         """Store k, v (B, KV, S, D) at `start` and return everything up to their end. k_stored: k is a view of its slot already.
@@ -30,7 +30,8 @@ class KVCache:
             old_k, old_v = self.slot(layer, 0, start)
             return torch.cat([old_k, k], dim=2), torch.cat([old_v, v], dim=2)
         slot_k, slot_v = self.slot(layer, start, k.shape[2])
-        if not k_stored:
-            slot_k.copy_(k)
-        slot_v.copy_(v)
+        if k_stored:
+            slot_v.copy_(v)
+        else:
+            torch._foreach_copy_([slot_k, slot_v], [k, v])  # one kernel for both
         return self.slot(layer, 0, start + k.shape[2])

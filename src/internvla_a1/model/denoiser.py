@@ -70,7 +70,7 @@ class Denoiser:
         if rounded:
             time = time.bfloat16().float()
         embedding = time_embedding(time, self.config.act.hidden, self.config.min_period, self.config.max_period)
-        return self.head.time_bias(embedding)[:, None]
+        return self.head.time_bias(embedding).unsqueeze(1)
 
     def forget_weights(self) -> None:
         """Drop what was computed from weights that may have changed."""

@@ -28,7 +28,7 @@ def example_batch(
         shape = (batch, frames, 3, side, side)
         values[f"{IMAGE}{view}"] = torch.ones(shape) if view in missing else torch.rand(shape, generator=random)
         values[f"{IMAGE}{view}_mask"] = torch.full((batch,), view not in missing)
-    vocabulary = min(1000, config.vocab - 4)
+    vocabulary = min(1000, config.vocab // 2)  # clear of the markers of a small vocabulary
     text = torch.randint(0, vocabulary, (batch, config.text_tokens), generator=random)
     text_valid = (torch.arange(config.text_tokens) < words).long().expand(batch, -1)
     if isinstance(config.vision, QwenVisionConfig):

@@ -27,7 +27,7 @@ def time_embedding(time: Tensor, width: int, min_period: float, max_period: floa
     """(B,) -> (B, width) [sin | cos] of 2 pi t / period, width / 2 periods spaced evenly in the logarithm; angles in float64."""
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
     period = min_period * (max_period / min_period) ** fraction
-    angle = (2 * math.pi / period) * time.double()[:, None]
+    angle = (2 * math.pi / period) * time.double().unsqueeze(-1)
     return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 

@@ -78,11 +78,11 @@ class ActionHead(nn.Module):
     def time_bias(self, embedding: Tensor) -> Tensor:
         """(..., width) time embedding -> its share of the first MLP layer, bias included: one vector a step, not one a token."""
         weight = self.action_time_mlp_in.weight
-        return F.linear(embedding.to(weight.dtype), weight[:, weight.shape[0] :], self.action_time_mlp_in.bias)
+        return F.linear(embedding.to(weight.dtype), weight.narrow(1, weight.shape[0], weight.shape[0]), self.action_time_mlp_in.bias)
 
     def embed(self, actions: Tensor, time_bias: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> Tensor:
         """actions: (B, chunk, action_dim); time_bias: broadcastable to (B, chunk, width); first, second: (B, chunk, width) buffers."""
         weight = self.action_time_mlp_in.weight
-        h = linear(self.action_in_proj(actions, first), weight[:, : weight.shape[0]], None, second)
+        h = linear(self.action_in_proj(actions, first), weight.narrow(1, 0, weight.shape[0]), None, second)
         h = torch.add(h, time_bias, out=second)
         return self.action_time_mlp_out(F.silu(h, inplace=second is not None), first)

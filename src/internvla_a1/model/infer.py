@@ -33,10 +33,12 @@ def _infer(variant: str, shapes: Shapes, policy: Mapping[str, Any], tiny: Mappin
     text = tiny.get("effective", {}).get("und", {}).get("text_config", {})
     used_action_dim = policy["output_features"]["action"]["shape"][0] if policy.get("output_features") else 32
     common: dict[str, Any] = dict(
-        variant=variant, layers=_count(shapes, "mixture.act.layers."), heads=q_width // head_dim, kv_heads=kv_width // head_dim, head_dim=head_dim,
+        variant=variant, layers=_count(shapes, "mixture.act.layers."),
+        heads=q_width // head_dim, kv_heads=kv_width // head_dim, head_dim=head_dim,
         und=_expert(shapes, "und"), gen=_expert(shapes, "gen"), act=_expert(shapes, "act"), vocab=shapes["embed_tokens.weight"][0],
         codec=_codec(shapes), qkv_bias="mixture.und.layers.0.self_attn.q_proj.bias" in shapes, qk_norm=per_head_norm is not None,
-        norm_eps=text.get("rms_norm_eps", 1e-6), scale_text=variant == "2b", text_tokens=tiny.get("lang_len", policy.get("tokenizer_max_length", 48)),
+        norm_eps=text.get("rms_norm_eps", 1e-6), scale_text=variant == "2b",
+        text_tokens=tiny.get("lang_len", policy.get("tokenizer_max_length", 48)),
         chunk=policy.get("chunk_size", 50), state_dim=shapes["action_head.state_proj.weight"][1],
         action_dim=shapes["action_head.action_in_proj.weight"][1], used_action_dim=used_action_dim,
         steps=policy.get("num_inference_steps", 10), scale_factor=shapes["latent_head.downsample_conv.weight"][2],

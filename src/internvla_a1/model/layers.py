@@ -75,13 +75,16 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
+        self._eps: Tensor | None = None  # a tensor: a Python number would be turned into one at every call
 
     def forward(self, x: Tensor, out: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
         """x: (..., size); scratch: (..., 1), needed with `out`."""
         if out is None:
             return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        if self._eps is None:
+            self._eps = x.new_full((1,), self.eps)
         torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=scratch)
-        scratch.square_().mul_(1.0 / x.shape[-1]).add_(self.eps).rsqrt_()
+        torch.addcmul(self._eps, scratch, scratch, value=1.0 / x.shape[-1], out=scratch).rsqrt_()
         torch.mul(x, scratch, out=out)
         return out.mul_(self.weight)
 

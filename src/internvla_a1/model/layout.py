@@ -65,7 +65,7 @@ class Layout:
         return self.past + 1 + self.chunk
 
     def rope(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        return self.cos[:, :, start : start + count], self.sin[:, :, start : start + count]
+        return self.cos.narrow(2, start, count), self.sin.narrow(2, start, count)
 
     def key_mask(self, end: int) -> Tensor | None:
         """(B, 1, 1, end) for cached phases, None where every key is valid."""

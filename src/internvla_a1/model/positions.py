@@ -64,11 +64,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None, scrat
 
     out: like x, scratch: like half of x.
     """
-    half = x.shape[-1] // 2
+    x1, x2 = x.chunk(2, dim=-1)
     if out is None:
-        x1, x2 = x[..., :half], x[..., half:]
         return x * cos + torch.cat([-x2, x1], dim=-1) * sin
     torch.mul(x, cos, out=out)
-    out[..., :half].sub_(torch.mul(x[..., half:], sin[..., :half], out=scratch))
-    out[..., half:].add_(torch.mul(x[..., :half], sin[..., half:], out=scratch))
+    (out1, out2), (sin1, sin2) = out.chunk(2, dim=-1), sin.chunk(2, dim=-1)
+    out1.sub_(torch.mul(x2, sin1, out=scratch))
+    out2.add_(torch.mul(x1, sin2, out=scratch))
     return out

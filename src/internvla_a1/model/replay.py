@@ -145,7 +145,8 @@ def _training(model: InternVLAA1, batch: Mapping[str, Tensor], inputs: Inputs, c
     blocks = sequence_blocks(len(layout.prefix), len(layout.middle), layout.chunk)
     assert joint.und_out is not None
     found = {
-        "train.und_out": joint.und_out, "train.gen_out": joint.gen_out, "train.act_out": joint.act_out, "train.act_embs": joint.act_embeddings,
+        "train.und_out": joint.und_out, "train.gen_out": joint.gen_out, "train.act_out": joint.act_out,
+        "train.act_embs": joint.act_embeddings,
         "train.pred_latents": joint.predicted_latents, "train.future_latents": joint.future_latents,
         "train.attention_mask_bool": published_mask(layout.valid, blocks), "train.position_ids": _positions(layout.positions),
         "train.loss_action": loss_action, "train.loss_gen": loss_gen,
