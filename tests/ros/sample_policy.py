@@ -12,13 +12,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from samples import CAMERAS, ROBOT, chunk, picture  # noqa: E402
+from samples import CAMERAS, ROBOT, chunk, picture
 
-from internvla_a1.core.clock import nanoseconds, seconds  # noqa: E402
-from internvla_a1.core.types import Foresight  # noqa: E402
-from internvla_a1.nodes.policy import PolicyNode  # noqa: E402
-from internvla_a1.policy.protocol import PolicyRequest, PolicyResult  # noqa: E402
-from internvla_a1.ros.run import run_node  # noqa: E402
+from internvla_a1.core.clock import nanoseconds, seconds
+from internvla_a1.core.types import Foresight
+from internvla_a1.nodes.policy import PolicyNode
+from internvla_a1.policy.protocol import PolicyRequest, PolicyResult
+from internvla_a1.ros.run import run_node
 
 
 class MoodyPolicy:

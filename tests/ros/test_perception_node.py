@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -113,7 +114,7 @@ def test_the_rate_is_that_of_the_cameras_and_stamps_rise(bench):
     bench.graph.until(lambda: False, 0.2)
     stamps = [stamp_ns(m.header.stamp) for m in bench.observations]
     assert len(stamps) >= 24, "a loaded machine may lose some"
-    assert all(b > a for a, b in zip(stamps, stamps[1:], strict=False))
+    assert all(b > a for a, b in pairwise(stamps))
 
 
 def test_the_work_of_an_observation_takes_less_than_five_milliseconds_and_is_reported(bench):
