@@ -16,7 +16,7 @@ from internvla_a1.sim.belt import ConveyorBelt
 from internvla_a1.sim.cameras import CameraInfo, Cameras
 from internvla_a1.sim.config import CellConfig
 from internvla_a1.sim.controller import TrajectoryController
-from internvla_a1.sim.kinematics import ArmGeometry, tool_down_joints
+from internvla_a1.sim.kinematics import ArmGeometry, tool_down_joints, tool_position
 from internvla_a1.sim.model_builder import build_spec
 from internvla_a1.sim.monitor import LimitMonitor
 from internvla_a1.sim.orders import OrderDesk
@@ -33,12 +33,14 @@ WATCH_PERIOD_S = 0.02  # how often parcels, orders and the score are looked at
 class Episode:
     """How a reset differs from the plain one, for training and evaluation.
 
-    belt_speed m/s, None: the configured one. prefill_y m: how far downstream the first parcel lies. tool: start position (3,) m
-    of the tool, None: the robot's home. speed_changes: (time s, speed m/s). randomise: strength 0..1, None: the configured one.
+    belt_speed m/s, None: the configured one. prefill_y m: how far downstream the first parcel lies. spacing m: (low, high) between
+    parcels. tool: start position (3,) m of the tool, None: the robot's home. speed_changes: (time s, speed m/s). randomise:
+    strength 0..1, None: the configured one.
     """
 
     belt_speed: float | None = None
     prefill_y: float | None = None
+    spacing: tuple[float, float] | None = None
     tool: tuple[float, float, float] | None = None
     speed_changes: tuple[tuple[float, float], ...] = ()
     randomise: float | None = None
@@ -84,19 +86,20 @@ class Cell:
         strength = self.config.randomise if episode.randomise is None else episode.randomise
         self._randomiser.apply(looks, strength)
         self._steps, self._owed_s, self._watch_s = 0, 0.0, 0.0
-        self.score, self.events = Score(), []
+        self.score = Score()
+        self.events: list[Event] = []
         self._landed: dict[str, Order | None] = {}
         self._changes = sorted(episode.speed_changes)
         start = self.robot.array("home")
         if episode.tool is not None:
-            start[:6] = tool_down_joints(self.geometry, np.array(episode.tool), 0.0)
+            start[:6] = self._joints_at(np.array(episode.tool))
         self._place_arm(start)
         speed = self.config.belt.speed if episode.belt_speed is None else episode.belt_speed
         self.belt.set_speed(speed)
         self.belt.restart(speed)
         self._desk.restart(orders)
         prefill = self.config.parcels.prefill_y if episode.prefill_y is None else episode.prefill_y
-        self._note(self._stream.restart(parcels, speed, prefill))
+        self._note(self._stream.restart(parcels, speed, prefill, episode.spacing))
         mujoco.mj_forward(self.model, self.data)
         self._watch()
 
@@ -170,6 +173,12 @@ class Cell:
 
     def close(self) -> None:
         self.cameras.close()
+
+    def _joints_at(self, tool: FloatArray) -> FloatArray:
+        joints = tool_down_joints(self.geometry, tool, 0.0)
+        if not np.allclose(tool_position(self.geometry, joints), tool, atol=1e-6):
+            raise ConfigError(f"start of the tool {tool.tolist()} m is out of the arm's reach")
+        return joints
 
     def _place_arm(self, start: FloatArray) -> None:
         if (start < self.robot.array("lower")).any() or (start > self.robot.array("upper")).any():

@@ -97,7 +97,8 @@ class TrajectoryController:
         knots = [Knot(now_s, present.positions, present.velocities, present.accelerations)]
         for k, after in enumerate(trajectory.times_s):
             if start + after > now_s:
-                knots.append(Knot(start + float(after), *(_row(values, k, order) for values in _values(trajectory))))
+                position, velocity, acceleration = trajectory.positions, trajectory.velocities, trajectory.accelerations
+                knots.append(Knot(start + float(after), position[k][order], _row(velocity, k, order), _row(acceleration, k, order)))
         if len(knots) == 1:  # all at time 0: a jump to the last point, as the real controller makes it
             self._hold = trajectory.positions[-1][order].copy()
             knots = [Knot(now_s, self._hold, None, None)]

@@ -47,7 +47,8 @@ def _surroundings(spec: mujoco.MjSpec, config: CellConfig) -> None:
     head.specular = np.zeros(3)
     spec.visual.map.znear = 0.005
     spec.visual.map.zfar = 20.0
-    spec.visual.map.shadowclip = 1.6
+    spec.visual.map.shadowclip = 1.0
+    spec.stat.extent, spec.stat.center = 1.5, [0.35, 0.0, 0.0]  # m, of what is looked at: the parked parcels do not count
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1920, 1080
     spec.visual.rgba.haze = [*look.background, 1.0]
     spec.add_texture(

@@ -75,5 +75,7 @@ class OrderDesk:
         return bool(height > HELD_HEIGHT or height < -0.02)
 
     def _coming(self, o: SceneObject, speed: float) -> bool:
+        s = self._settings
         on_belt = abs(o.position[2] - self._belt_top - o.size[2] / 2) < 0.02
-        return bool(on_belt and o.position[1] < self._settings.announce_y - speed * self._settings.lead_s)
+        arrives = speed > 0.005 or o.position[1] > s.reach_y
+        return bool(on_belt and arrives and o.position[1] < s.announce_y - speed * s.lead_s)

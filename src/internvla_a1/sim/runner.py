@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from internvla_a1.core.types import ActionChunk, FloatArray
+from internvla_a1.core.types import ActionChunk
 from internvla_a1.sim.cell import Cell
 from internvla_a1.sim.scoring import Event, Score
 from internvla_a1.sim.trajectory import Trajectory
@@ -30,7 +30,7 @@ class RunReport:
 
 def to_trajectory(chunk: ActionChunk) -> Trajectory:
     """The chunk as a smooth trajectory on its own time grid, at rest at its end; times already past are dropped by the controller."""
-    times: FloatArray = (np.arange(chunk.steps) + 1.0) * chunk.dt_s
+    times = np.arange(1.0, chunk.steps + 1.0, dtype=np.float64) * chunk.dt_s
     velocities = np.gradient(chunk.positions, chunk.dt_s, axis=0)
     velocities[-1] = 0.0
     return Trajectory(chunk.joint_names, times, chunk.positions, velocities, stamp_ns=max(chunk.stamp_ns, 1))

@@ -29,11 +29,15 @@ class ParcelStream:
     def __init__(self, pool: ParcelPool, settings: Parcels, bins: dict[str, FloatArray], belt_top: float) -> None:
         self._pool, self._settings, self._bins, self._belt_top = pool, settings, bins, belt_top
         self._rng = np.random.default_rng(0)
-        self._gap = 0.0
+        self._spacing = settings.spacing
+        self._gap = self._travelled = 0.0
 
-    def restart(self, rng: np.random.Generator, speed: float, prefill_y: float) -> list[Passage]:
-        """Empty everything, then load the belt from `prefill_y` upstream."""
+    def restart(
+        self, rng: np.random.Generator, speed: float, prefill_y: float, spacing: tuple[float, float] | None = None
+    ) -> list[Passage]:
+        """Empty everything, then load the belt from `prefill_y` upstream. spacing m: (low, high), None: the configured one."""
         self._rng = rng
+        self._spacing = spacing or self._settings.spacing
         self._pool.clear()
         y, placed = prefill_y, []
         while y > self._settings.spawn_y:
@@ -41,10 +45,8 @@ class ParcelStream:
             if parcel is None:
                 break
             placed.append(Passage("entered", parcel))
-            y -= float(rng.uniform(*self._settings.spacing))
-        self._gap = y + float(np.mean(self._settings.spacing)) - self._settings.spawn_y if placed else 0.0
-        self._gap = max(self._gap, self._settings.spacing[0])
-        self._travelled = 0.0
+            y -= float(rng.uniform(*self._spacing))
+        self._travelled, self._gap = 0.0, self._settings.spawn_y - y
         return placed
 
     def update(self, now_s: float, dt_s: float, speed: float) -> list[Passage]:
@@ -55,7 +57,7 @@ class ParcelStream:
             parcel = self._pool.spawn(self._rng, self._settings.spawn_y, speed)
             if parcel is not None:
                 passages.append(Passage("entered", parcel))
-                self._travelled, self._gap = 0.0, float(self._rng.uniform(*self._settings.spacing))
+                self._travelled, self._gap = 0.0, float(self._rng.uniform(*self._spacing))
         for parcel in list(self._pool.active):
             passage = self._follow(parcel, now_s)
             if passage is not None:

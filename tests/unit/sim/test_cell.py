@@ -184,3 +184,32 @@ def test_the_cell_file_is_read_and_a_wrong_key_or_value_refused(tmp_path: object
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             load_cell_config(path)
+
+
+def test_an_episode_starts_as_it_is_told(cell: Cell) -> None:
+    cell.reset(5, Episode(belt_speed=0.12, prefill_y=0.1, spacing=(0.30, 0.31), tool=(0.40, -0.2, 0.25), speed_changes=((0.5, 0.2),)))
+    places = sorted((float(o.position[1]) for o in cell.scene().objects), reverse=True)
+    assert places[0] == pytest.approx(0.1)
+    assert np.diff(places) == pytest.approx(-0.305, abs=0.0051)
+    np.testing.assert_allclose(cell.tool_position(), [0.40, -0.2, 0.25], atol=1e-9)
+    assert cell.belt.speed == pytest.approx(0.12)
+    cell.advance(0.4)
+    assert cell.belt.speed == pytest.approx(0.12, abs=0.002)
+    cell.advance(0.6)
+    assert cell.belt.speed == pytest.approx(0.2, abs=0.002)
+
+
+def test_a_start_that_the_arm_cannot_take_is_refused(cell: Cell) -> None:
+    with pytest.raises(ConfigError, match="limits"):
+        cell.reset(5, Episode(tool=(-0.4, 0.01, 0.3)))
+    with pytest.raises(ConfigError, match="reach"):
+        cell.reset(5, Episode(tool=(0.9, 0.0, 0.3)))
+
+
+def test_on_a_standing_belt_only_parcels_within_reach_are_ordered(cell: Cell) -> None:
+    cell.reset(6, Episode(belt_speed=0.0, prefill_y=-0.5))
+    cell.advance(1.0)
+    assert cell.order is None
+    cell.set_belt_speed(0.1)
+    cell.advance(1.0)
+    assert cell.order is not None
