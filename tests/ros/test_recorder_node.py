@@ -114,7 +114,7 @@ def test_an_episode_begins_with_the_latched_state_it_began_in(episode):
 
 
 def test_the_intervention_is_marked_with_its_span(episode):
-    messages, note, _ = read(episode)
+    _, note, _ = read(episode)
     ((begin, end),) = note["interventions"]
     assert 0.3e9 < end - begin < 1.0e9
     assert note["start_ns"] < begin < end < note["end_ns"]
@@ -128,6 +128,13 @@ def test_it_is_a_rosbag2_folder(episode):
     assert info["message_count"] == sum(counts.values())
     types = {t["topic_metadata"]["name"]: t["topic_metadata"]["type"] for t in info["topics_with_message_count"]}
     assert types["/perception/observation"] == "internvla_a1_msgs/msg/Observation"
+
+
+def test_rosbags_reads_every_message_of_it(episode):
+    highlevel = pytest.importorskip("rosbags.highlevel")
+    with highlevel.AnyReader([episode]) as reader:
+        total = sum(1 for connection, _, raw in reader.messages() if reader.deserialize(raw, connection.msgtype) is not None)
+        assert total == reader.message_count > 40
 
 
 def test_start_and_stop_say_what_is_wrong_when_they_are_called_twice(bench, episode):

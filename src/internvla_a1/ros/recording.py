@@ -123,12 +123,12 @@ class EpisodeWriter:
             }
             for c in self._channels
         ]
-        return yaml.safe_dump({"rosbag2_bagfile_information": {
+        return _yaml({"rosbag2_bagfile_information": {
             "version": 5, "storage_identifier": "mcap", "relative_file_paths": [self.path.name],
             "duration": length, "starting_time": begin, "message_count": total, "topics_with_message_count": topics,
             "compression_format": "", "compression_mode": "",
             "files": [{"path": self.path.name, "starting_time": begin, "duration": length, "message_count": total}],
-        }}, sort_keys=False)
+        }})
 
 
 def _mcap() -> tuple[Any, dict[str, Any]]:
@@ -154,8 +154,19 @@ def _fresh(folder: Path, name: str) -> Path:
 def _qos_text(channel: Channel) -> str:
     """Offered quality of service as rosbag2 writes it: numbers of rmw, and its 'infinite' duration."""
     never = {"sec": 9223372036, "nsec": 854775807}
-    return yaml.safe_dump([{
+    return _yaml([{
         "history": 1, "depth": 1 if channel.latched else 10, "reliability": 1 if channel.reliable else 2,
         "durability": 1 if channel.latched else 2, "deadline": never, "lifespan": never, "liveliness": 1,
         "liveliness_lease_duration": never, "avoid_ros_namespace_conventions": False,
-    }], sort_keys=False)
+    }])
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors: every value is written out, as rosbag2 does."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _yaml(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Plain, sort_keys=False)
