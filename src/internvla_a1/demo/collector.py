@@ -1,0 +1,194 @@
+"""Listens to the stack from outside, like any other ROS node: score, latency, pictures, commanded and measured joints."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rclpy
+from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState, Observation, SortingScore
+from internvla_a1_msgs.srv import SetMode
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64, String
+from trajectory_msgs.msg import JointTrajectory
+
+from internvla_a1.core.faults import Refusal
+from internvla_a1.core.types import ImageArray
+from internvla_a1.demo.latency import LatencyLog
+from internvla_a1.ros import qos
+from internvla_a1.ros.image_bridge import pixels
+from internvla_a1.ros.run import make_executor
+
+MODE_NAMES = {getattr(HandoverState, name): name.lower() for name in ("HOLD", "TELEOP", "POLICY", "FAULT", "ESTOP")}
+_SHEET_EVERY_S = 4.0
+
+
+@dataclass
+class Recording:
+    """What was heard. Times in s of this machine's clock; joint rows follow `joint_names`."""
+
+    latency: LatencyLog = field(default_factory=LatencyLog)
+    joint_names: tuple[str, ...] = ()
+    commanded: list[tuple[float, list[float]]] = field(default_factory=list)
+    measured: list[tuple[float, list[float]]] = field(default_factory=list)
+    score: list[tuple[float, int, int, int]] = field(default_factory=list)  # time, correct, wrong, missed
+    instructions: list[tuple[float, str]] = field(default_factory=list)
+    modes: list[tuple[float, str, str]] = field(default_factory=list)  # time, mode, reason
+    sheets: list[tuple[float, ImageArray]] = field(default_factory=list)  # now beside predicted
+    counts: dict[str, int] = field(default_factory=dict)
+    last_rejection: str = ""
+
+
+class Collector:
+    """Owns a ROS context, a node and the thread that spins it. `on_overview(image, stamp_ns)` is called in that thread."""
+
+    def __init__(self, domain: int, on_overview: Callable[[ImageArray, int], None] | None = None) -> None:
+        self.recording = Recording()
+        self.lock = threading.Lock()
+        self._on_overview = on_overview
+        self._heard: set[str] = set()
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = Node("demo_collector", context=self._context)
+        self._wire()
+        self._executor = make_executor(self._context)
+        self._executor.add_node(self._node)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._spin, name="collector", daemon=True)
+        self._thread.start()
+
+    def _wire(self) -> None:
+        node = self._node
+
+        def listen(kind: type, topic: str, profile: Any, handle: Callable[[Any, int], None], raw: bool = False) -> None:
+            def received(message: Any) -> None:
+                now = time.time_ns()
+                with self.lock:
+                    self.recording.counts[topic] = self.recording.counts.get(topic, 0) + 1
+                    handle(message, now)
+
+            node.create_subscription(kind, topic, received, profile, raw=raw)
+
+        listen(Observation, "perception/observation", qos.NEWEST, self._observation, raw=True)
+        listen(ActionChunk, "policy/action_chunk", qos.DEFAULT, self._chunk)
+        listen(JointTrajectory, "arm_controller/joint_trajectory", qos.DEFAULT, self._segment, raw=True)
+        listen(ExecutorStatus, "executor/status", qos.DEFAULT, self._status)
+        listen(HandoverState, "handover/state", qos.LATCHED, self._handover)
+        listen(SortingScore, "cell/score", qos.LATCHED, self._score)
+        listen(String, "instruction", qos.LATCHED, self._instruction)
+        listen(JointState, "joint_states", qos.SENSOR, self._joints)
+        listen(Image, "foresight/image", qos.RELIABLE, self._sheet)
+        if self._on_overview is not None:
+            listen(Image, "overview/image_raw", qos.SENSOR, self._overview)
+        self._belt = node.create_publisher(Float64, "cell/belt_speed", qos.RELIABLE)
+        self._mode = node.create_client(SetMode, "handover/set_mode")
+
+    def _spin(self) -> None:
+        while not self._stopping and self._context.ok():
+            self._executor.spin_once(timeout_sec=0.2)
+
+    def _observation(self, data: bytes, now: int) -> None:
+        # Reading only the header spares this process the copy of three pictures 15 times a second.
+        self.recording.latency.observation(_raw_stamp(data), now)
+
+    def _segment(self, data: bytes, now: int) -> None:
+        if self.recording.modes and self.recording.modes[-1][1] == "policy":
+            self.recording.latency.command(_raw_stamp(data), now)
+        else:
+            self.recording.latency.disarmed()
+
+    def _chunk(self, message: ActionChunk, now: int) -> None:
+        self.recording.latency.chunk(message.id, _ns(message.header.stamp), now, message.inference_time)
+
+    def _status(self, message: ExecutorStatus, now: int) -> None:
+        r = self.recording
+        if message.commanded:
+            r.joint_names = tuple(message.joint_names)
+            r.commanded.append((_ns(message.header.stamp) / 1e9, list(message.commanded)))
+        r.counts["chunks accepted"], r.counts["chunks rejected"] = message.chunks_accepted, message.chunks_rejected
+        r.counts["limits applied"] = message.limits_applied
+        r.last_rejection = message.last_rejection
+
+    def _handover(self, message: HandoverState, now: int) -> None:
+        mode = MODE_NAMES.get(message.mode, str(message.mode))
+        if not self.recording.modes or self.recording.modes[-1][1:] != (mode, message.reason):
+            self.recording.modes.append((now / 1e9, mode, message.reason))
+
+    def _score(self, message: SortingScore, now: int) -> None:
+        self.recording.score.append((now / 1e9, message.sorted_correct, message.sorted_wrong, message.missed))
+
+    def _instruction(self, message: String, now: int) -> None:
+        self.recording.instructions.append((now / 1e9, message.data))
+
+    def _joints(self, message: JointState, now: int) -> None:
+        r = self.recording
+        if not r.joint_names or r.counts["joint_states"] % 2:
+            return
+        where = {name: k for k, name in enumerate(message.name)}
+        if all(name in where for name in r.joint_names):
+            r.measured.append((_ns(message.header.stamp) / 1e9, [message.position[where[name]] for name in r.joint_names]))
+
+    def _sheet(self, message: Image, now: int) -> None:
+        sheets = self.recording.sheets
+        if sheets and now / 1e9 - sheets[-1][0] < _SHEET_EVERY_S:
+            return
+        image = pixels(message)
+        if not isinstance(image, Refusal):
+            sheets.append((now / 1e9, np.array(image)))
+
+    def _overview(self, message: Image, now: int) -> None:
+        image = pixels(message)
+        if self._on_overview is not None and not isinstance(image, Refusal):
+            self._on_overview(np.array(image), _ns(message.header.stamp))
+
+    def heard(self, *topics: str) -> list[str]:
+        """Which of the topics have had a message."""
+        with self.lock:
+            return [t for t in topics if self.recording.counts.get(t)]
+
+    @property
+    def mode(self) -> tuple[str, str]:
+        """Handover mode and its reason; empty while the executor has not spoken."""
+        with self.lock:
+            return self.recording.modes[-1][1:] if self.recording.modes else ("", "")
+
+    def set_belt_speed(self, speed: float) -> None:
+        self._belt.publish(Float64(data=speed))
+
+    def request_mode(self, mode: str, limit_s: float = 5.0) -> str:
+        """Ask the executor for a mode; '' when it agreed, else its reason."""
+        if not self._mode.wait_for_service(timeout_sec=limit_s):
+            return "the executor does not answer"
+        future = self._mode.call_async(SetMode.Request(mode=mode))
+        end = time.monotonic() + limit_s
+        while not future.done() and time.monotonic() < end:
+            time.sleep(0.02)
+        if not future.done():
+            return "the executor does not answer"
+        answer = future.result()
+        return "" if answer.success else answer.message
+
+    def close(self) -> None:
+        """Stop listening. What was recorded stays."""
+        self._stopping = True
+        self._thread.join(2.0)
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+
+def _raw_stamp(data: bytes) -> int:
+    """The stamp of a message on the wire whose first field is a Header: 4 bytes of encapsulation, then sec and nanosec."""
+    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return int(sec) * 10**9 + int(nanosec)
+
+
+def _ns(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -1,0 +1,53 @@
+"""Pictures to an H.264 film in memory."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from internvla_a1.core.types import ImageArray
+
+_TIME_BASE = Fraction(1, 1000)
+
+
+class Film:
+    """Add pictures of one size with their times; `finish` gives the MP4. Encodes as it goes, so memory stays small."""
+
+    def __init__(self, bitrate: int = 700_000) -> None:
+        self._buffer = io.BytesIO()
+        self._container = av.open(self._buffer, "w", format="mp4")
+        self._stream: av.VideoStream | None = None
+        self._bitrate = bitrate
+        self._start_ns = 0
+        self._last_ms = -1
+        self.frames = 0
+
+    def add(self, image: ImageArray, stamp_ns: int) -> None:
+        """image: (height, width, 3) uint8 RGB. Pictures that are not later than the one before are left out."""
+        height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+        if self._stream is None:
+            stream = self._container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "27"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.time_base = _TIME_BASE
+            stream.codec_context.time_base = _TIME_BASE
+            stream.codec_context.thread_count = 1
+            self._stream, self._start_ns = stream, stamp_ns
+        at_ms = (stamp_ns - self._start_ns) // 1_000_000
+        if at_ms <= self._last_ms:
+            return
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        frame.pts, frame.time_base = int(at_ms), _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+        self._last_ms = int(at_ms)
+        self.frames += 1
+
+    def finish(self) -> bytes:
+        """The film; empty where no picture was added."""
+        if self._stream is None:
+            return b""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        return self._buffer.getvalue()

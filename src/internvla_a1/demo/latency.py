@@ -1,0 +1,127 @@
+"""The path of a picture through the stack, timed from stamps and receptions. Integers, nanoseconds, one clock.
+
+camera stamp ── observation ── chunk ── command ── motion
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from internvla_a1.core.types import FloatArray
+
+_KEPT = 256
+_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Link:
+    """One stretch of the path. Milliseconds; count: how many were measured."""
+
+    name: str
+    meaning: str
+    count: int
+    p50_ms: float
+    p95_ms: float
+    worst_ms: float
+
+
+@dataclass
+class LatencyLog:
+    """Takes receptions as they come and keeps the time that each stretch took."""
+
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    _observations: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    _chunks: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)
+
+    def _add(self, link: str, ns: int) -> None:
+        self.samples.setdefault(link, []).append(ns / _MS)
+
+    def observation(self, stamp_ns: int, received_ns: int) -> None:
+        """An observation of the instant `stamp_ns` (that of its pictures) has come."""
+        self._add("observation", received_ns - stamp_ns)
+        _keep(self._observations, stamp_ns, received_ns)
+
+    def chunk(self, chunk_id: int, stamp_ns: int, received_ns: int, inference_s: float) -> None:
+        """A chunk computed from the observation of `stamp_ns` has come."""
+        seen = self._observations.get(stamp_ns)
+        if seen is not None:
+            self._add("chunk", received_ns - seen)
+        self._add("inference", round(inference_s * 1e9))
+        _keep(self._chunks, chunk_id, (stamp_ns, received_ns))
+
+    def command(self, stamp_ns: int, received_ns: int) -> None:
+        """A segment that the executor computed at `stamp_ns` has come; the first one computed after a chunk came is a sample."""
+        for chunk_id, (observed_ns, chunk_ns) in list(self._chunks.items()):
+            if stamp_ns < chunk_ns:
+                continue
+            del self._chunks[chunk_id]
+            self._add("command", received_ns - chunk_ns)
+            self._add("whole", received_ns - observed_ns)
+            seen = self._observations.get(observed_ns)
+            if seen is not None:
+                self._add("without_policy", received_ns - chunk_ns + seen - observed_ns)
+
+    def disarmed(self) -> None:
+        """The policy does not have the arm: chunks that wait for a command will not get one."""
+        self._chunks.clear()
+
+    def links(self, motion_ms: list[float]) -> list[Link]:
+        """The table of the report; a link that was never seen is left out. motion_ms: from servo_lag()."""
+        samples = {**self.samples, "motion": motion_ms}
+        return [_summary(name, meaning, samples[key]) for key, name, meaning in _LINKS if samples.get(key)]
+
+
+_LINKS = (
+    ("observation", "camera → observation", "picture taken → synchronised observation: rendering, transport, decoding"),
+    ("chunk", "observation → chunk", "observation → action chunk: the policy with its transport"),
+    ("inference", "  of which inference", "time that the policy itself reports"),
+    ("command", "chunk → command", "action chunk → the first command that the executor computes after it"),
+    ("motion", "command → motion", "lag of the measured joints behind the commanded ones"),
+    ("whole", "camera → command", "the whole path, policy included"),
+    ("without_policy", "camera → command without the policy", "the path less the stretch observation → chunk"),
+)
+
+
+def _summary(name: str, meaning: str, values: list[float]) -> Link:
+    array = np.asarray(values)
+    return Link(name, meaning, len(array), float(np.percentile(array, 50)), float(np.percentile(array, 95)), float(array.max()))
+
+
+def _keep(store: OrderedDict, key: int, value: object) -> None:
+    store[key] = value
+    if len(store) > _KEPT:
+        store.popitem(last=False)
+
+
+def servo_lag(
+    command_s: FloatArray, commanded: FloatArray, measured_s: FloatArray, measured: FloatArray,
+    window_s: float = 1.0, longest_s: float = 0.3,
+) -> list[float]:  # fmt: skip
+    """How far the measured joints are behind the commanded ones, in ms, one value per window in which the arm moves.
+
+    command_s (n,), measured_s (m,): times in s; commanded (n, joints), measured (m, joints) in rad or m. The lag of a window
+    is the shift with the least squared difference, on a grid of 2 ms.
+    """
+    if len(command_s) < 2 or len(measured_s) < 2:
+        return []
+    shifts = np.arange(0.0, longest_s, 0.002)
+    lags = []
+    for start in np.arange(command_s[0] + longest_s, min(command_s[-1], measured_s[-1]) - window_s, window_s):
+        inside = (measured_s >= start) & (measured_s < start + window_s)
+        if inside.sum() < 10:
+            continue
+        travel = np.ptp(measured[inside], axis=0)
+        moving = travel > 0.05
+        if not moving.any():
+            continue
+        errors = np.zeros(len(shifts))
+        for j in np.flatnonzero(moving):
+            for k, shift in enumerate(shifts):
+                errors[k] += np.mean((np.interp(measured_s[inside] - shift, command_s, commanded[:, j]) - measured[inside, j]) ** 2)
+        best = int(np.argmin(errors))
+        if best < len(shifts) - 1:
+            lags.append(float(shifts[best] * 1e3))
+    return lags
