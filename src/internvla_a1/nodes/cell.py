@@ -44,7 +44,7 @@ class CellParams:
     camera_rate: float = number(15.0, "Hz", 1.0, 60.0, "Pictures per second of each camera")
     joint_rate: float = number(100.0, "Hz", 10.0, 250.0, "Joint states and /clock per second")
     tf_rate: float = number(20.0, "Hz", 0.0, 100.0, "Transforms per second where the cell publishes /tf; 0 publishes none")
-    publish_tf: str = text("auto", "robot_description, /tf from here; auto: if no robot_state_publisher", choices=("auto", "yes", "no"))
+    publish_tf: str = text("auto", "robot_description and /tf; auto: if no robot_state_publisher", choices=("auto", "always", "never"))
     overview_rate: float = number(0.0, "Hz", 0.0, 30.0, "Pictures per second on overview/image_raw, for films; 0 makes none")
     overview_width: int = integer(480, "px", 64, 1920, "Width of the overview; its height is 9/16 of it")
     controller: str = text("arm_controller", "Relative name of the arm controller", required=True)
@@ -82,7 +82,7 @@ class CellNode(PlainNode):
         self._clock_out = self.publisher(Clock, "/clock", qos.CLOCK) if p.stamps == "simulated" else None
         self._joint_schedule, self._tf_schedule = Schedule(p.joint_rate), Schedule(p.tf_rate)
         self.port = ArmPort(self, self.loop, p.controller)
-        own = p.publish_tf == "yes" or (p.publish_tf == "auto" and not robot_state_publisher_installed())
+        own = p.publish_tf == "always" or (p.publish_tf == "auto" and not robot_state_publisher_installed())
         self._tf = TransformPublisher(self, self.cell.urdf_text) if own else None
         if self._tf is not None:
             self._description = self.publisher(String, "robot_description", qos.LATCHED)

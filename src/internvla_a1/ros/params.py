@@ -61,7 +61,8 @@ class Spec:
         if self.choices:
             words += " out of " + ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            words += f" in [{self.low:g}, {self.high:g}]" + (f" {self.unit}" if self.unit else "")
+            low, high = (f"{v}" if self.kind is int else f"{v:g}" for v in (self.low, self.high))
+            words += f" in [{low}, {high}]" + (f" {self.unit}" if self.unit else "")
         return words
 
     def check(self, name: str, value: Any) -> Any:
