@@ -17,11 +17,16 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of the mixture. weight 0: in proportion to its size. embodiment: '' takes the robot type of its info.json."""
+    """One data set of the mixture. weight 0: in proportion to its size. embodiment: '' takes the robot type of its info.json.
+
+    robot: a robot file that says joints, views and delta mask for a type that the table of model.md section 9 does not know;
+    '' looks for config/robots/<robot type>.yaml.
+    """
 
     path: str
     weight: float = 0.0
     embodiment: str = ""
+    robot: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class DataConfig:
     delta: bool = True  # actions relative to the present state where the embodiment's mask says so
     per_step_statistics: bool = False  # normalise each step of the chunk by its own statistics
     cache: str = ""
-    workers: int = 0
+    normalization: str = "mean_std"
+    std_floor: float = 0.0  # least standard deviation, robot units: joints that hardly move are not blown up
+    tokenizer: str = ""  # folder of the text tokenizer; '' takes the initial weights' own, or makes one from the tasks (tiny)
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,6 @@ class AugmentConfig:
     state: float = 0.0
     shift_px: int = 0
     history_drop: float = 0.0
-    delay_steps: int = 0  # actions start up to this many steps after the observation's own, uniformly
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class TrainConfig:
     keep: int = 2
     log_every: int = 10
     budget_s: float = 0.0
-    train_codec: bool = False
+    inherit_statistics: bool = True  # take those of model.init for the robot types that it knows
     ablation: str = "full"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelChoice = field(default_factory=ModelChoice)

@@ -177,7 +177,7 @@ class _Attempt:
         _, joints, _, _ = cell.joint_state()
         memory = Memory(0, (), self._memory.target) if self._pulse_left else self._memory
         targets, self._memory = self._owner._expert.plan(scene, joints, cell.order, memory, cell.stamp_ns)
-        self._note(text, targets[0], scene, valid=True)
+        self._note(text, targets[0], scene, valid=bool(text))  # without an order there is nothing to imitate
         self._send(targets + self._disturbance())
 
     def _disturbance(self) -> FloatArray:

@@ -1,0 +1,139 @@
+"""Decoded pictures and numbers as flat files on disk, so that two CPU cores train instead of decoding video."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.data.images import resized
+from internvla_a1.train.sources import OpenSource
+
+FLUSH_EVERY = 25  # episodes between two marks of progress
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One data set, decoded. N frames in the order of the episodes.
+
+    images (N, V, S, S, 3) uint8; state, action (N, D) float32; first, last (N,): bounds of the frame's episode; task (N,)
+    index into tasks; target (N, 3) m, NaN where unknown; usable: frames that may be trained on.
+    """
+
+    images: np.ndarray
+    state: np.ndarray
+    action: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    task: np.ndarray
+    tasks: tuple[str, ...]
+    target: np.ndarray
+    usable: np.ndarray
+    folder: Path
+
+    def at(self, frames: np.ndarray, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(n, len(offsets)) frame numbers held inside their episodes, and which had to be."""
+        wanted = frames[:, None] + np.asarray(offsets)
+        held = np.clip(wanted, self.first[frames][:, None], self.last[frames][:, None])
+        return held, held != wanted
+
+
+def build_cache(
+    source: OpenSource,
+    folder: Path,
+    side: int,
+    target_key: str = "",
+    label_key: str = "label_valid",
+    report: Callable[[int, int], None] | None = None,
+) -> Cache:
+    """Decode a data set into `folder`, going on where an interrupted run stopped; return it opened."""
+    dataset, layout = source.dataset, source.layout
+    total, views = dataset.total_frames, len(layout.views)
+    note = {"data": str(dataset.root.resolve()), "frames": total, "views": list(layout.views.values()), "side": side, "target": target_key}
+    mark = folder / "progress.json"
+    state = json.loads(mark.read_text()) if mark.is_file() else {}
+    if state.get("note") != note:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {"note": note, "episodes": 0}
+        mark.unlink(missing_ok=True)
+    mode = "r+" if state["episodes"] else "w+"
+    images = np.lib.format.open_memmap(folder / "images.npy", mode, np.uint8, (total, views, side, side, 3))
+    lengths = [e.length for e in dataset.episodes]
+    starts = np.cumsum([0, *lengths])
+    for e in range(state["episodes"], len(lengths)):
+        for v, camera in enumerate(layout.views.values()):
+            frames = dataset.frames(e, camera, range(lengths[e]))
+            images[starts[e] : starts[e + 1], v] = [resized(f, side, side) for f in frames]
+        if (e + 1) % FLUSH_EVERY == 0 or e + 1 == len(lengths):
+            images.flush()
+            _write(mark, {"note": note, "episodes": e + 1})
+        if report is not None:
+            report(e + 1, e + 1)
+    return _numbers(source, folder, starts, target_key, label_key)
+
+
+def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: str, label_key: str) -> Cache:
+    dataset, layout = source.dataset, source.layout
+    total = int(starts[-1])
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    known = dataset.info.features
+    if target_key and target_key not in known:
+        raise ConfigError(f"{dataset.root}: the target loss needs the feature {target_key!r}, which is not there; set loss.target: 0")
+    keys = [*layout.state_keys, *layout.action_keys, *([target_key] if target_key else []), *([label_key] if label_key in known else [])]
+    state, action = (np.zeros((total, source.size), np.float32) for _ in range(2))
+    target, usable = np.full((total, 3), np.nan, np.float32), np.ones(total, bool)
+    task = np.zeros(total, np.int32)
+    tasks: dict[str, int] = {}
+    for e, entry in enumerate(dataset.episodes):
+        rows = slice(starts[e], starts[e + 1])
+        numbers = dataset.numbers(e, keys)
+        state[rows] = np.concatenate([numbers[k] for k in layout.state_keys], 1)
+        action[rows] = np.concatenate([numbers[k] for k in layout.action_keys], 1)
+        if target_key:
+            target[rows] = numbers[target_key]
+        if label_key in known:
+            usable[rows] = numbers[label_key][:, 0] > 0.5
+        task[rows] = [tasks.setdefault(dataset.instruction(e, t), len(tasks)) for t in range(entry.length)]
+    first = np.repeat(starts[:-1], np.diff(starts))
+    last = np.repeat(starts[1:] - 1, np.diff(starts))
+    texts = tuple(tasks)
+    usable &= np.array([bool(t.strip()) for t in texts])[task]
+    return Cache(images, state, action, first, last, task, texts, target, usable, folder)
+
+
+def build_latents(
+    cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128, report: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """(N, V, channels, h, w) float16 latents of every picture, made once per codec (`key`), resumable. encode: (n, S, S, 3) -> latents."""
+    path, mark = cache.folder / f"latents-{key}.npy", cache.folder / f"latents-{key}.json"
+    count, views = cache.images.shape[:2]
+    done = json.loads(mark.read_text())["frames"] if mark.is_file() and path.is_file() else 0
+    shape = (count, views, *encode(cache.images[0]).shape[1:])
+    latents = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
+    for start in range(done, count, batch):
+        part = cache.images[start : start + batch]
+        latents[start : start + batch] = encode(part.reshape(-1, *part.shape[2:])).reshape(-1, *shape[1:])
+        if (start // batch) % 32 == 31 or start + batch >= count:
+            latents.flush()
+            _write(mark, {"frames": min(count, start + batch)})
+        if report is not None:
+            report(min(count, start + batch), start + batch)
+    return np.load(path, mmap_mode="r")
+
+
+def _write(path: Path, value: dict) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value))
+    os.replace(partial, path)
+
+
+def action_chunks(cache: Cache, frames: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, horizon, D) absolute actions from each frame on, the last one repeated at the end of the episode; (n, horizon) is_pad."""
+    ahead, is_pad = cache.at(frames, range(horizon))
+    return cache.action[ahead], is_pad
+

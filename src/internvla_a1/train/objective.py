@@ -1,0 +1,142 @@
+"""The training pass over several noise draws of one observation, as sums and counts that add up over processes.
+
+Prefix and middle do not depend on the noise, so R draws share them: R copies of state and actions follow, each blind to the others.
+With one draw the losses are those of `InternVLAA1.losses` (paper section 4; model.md section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from internvla_a1.model.flow import noisy_actions, time_embedding
+from internvla_a1.model.layout import Layout
+from internvla_a1.model.mixture import Mixture, Rope
+from internvla_a1.model.network import InternVLAA1, read_batch
+
+Parts = dict[str, tuple[Tensor, Tensor]]  # name -> (sum of the loss, number of terms)
+
+
+@dataclass(frozen=True)
+class JointPass:
+    """velocity: (B, R, chunk, action_dim). predicted: (N, 16, h, w) of existing views. und_out: (B, P, und hidden) or None."""
+
+    layout: Layout
+    velocity: Tensor
+    predicted: Tensor
+    und_out: Tensor | None
+
+
+def drawn_mask(mask: Tensor, past: int, draws: int) -> Tensor:
+    """(B, 1, L, L) of one draw -> the mask with `draws` copies of state and actions behind the `past` other tokens."""
+    if draws == 1:
+        return mask
+    head, tail = mask[:, :, :past, :past], mask[:, :, past:]
+    batch, own = mask.shape[0], tail.shape[2]
+    seen = tail[..., :past].repeat(1, 1, draws, 1)
+    blocks = tail.new_zeros(batch, 1, draws, own, draws, own)
+    for r in range(draws):
+        blocks[:, :, r, :, r] = tail[..., past:]
+    rows = torch.cat([seen, blocks.reshape(batch, 1, draws * own, draws * own)], dim=-1)
+    above = torch.cat([head, head.new_zeros(batch, 1, past, draws * own)], dim=-1)
+    return torch.cat([above, rows], dim=2)
+
+
+def drawn_rope(rope: Rope, past: int, draws: int) -> Rope:
+    """Every copy has the positions of the first."""
+    cos, sin = (torch.cat([t[:, :, :past], t[:, :, past:].repeat(1, 1, draws, 1)], dim=2) for t in rope)
+    return cos, sin
+
+
+def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, want_und: bool, recompute: bool) -> list[Tensor]:
+    """`Mixture.joint` layer by layer, so that activations can be recomputed in the backward pass (gradient checkpointing)."""
+    experts = (mixture.und, mixture.gen, mixture.act)
+    counts = [x.shape[1] for x in xs]
+    ropes = list(zip(*(table.split(counts, dim=2) for table in rope), strict=True))
+    last = len(mixture.und.layers) - 1
+
+    def layer_pass(i: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = list(inputs)
+        layers = [expert.layers[i] for expert in experts]
+        hidden = [layer.input_layernorm(x) for layer, x in zip(layers, inputs, strict=True)]
+        pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
+        keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))
+        first = 1 if i == last and not want_und else 0  # the last und layer only gives keys and values
+        q = torch.cat([layers[e].self_attn.queries(hidden[e], ropes[e]) for e in range(first, 3)], dim=2)
+        attended = mixture.attend(q, keys, values, mask[:, :, sum(counts[:first]) :])
+        for e, part in zip(range(first, 3), attended.split(counts[first:], dim=2), strict=True):
+            outputs[e] = layers[e].finish(inputs[e], part)
+        return tuple(outputs)
+
+    for i in range(last + 1):
+        xs = list(checkpoint(layer_pass, i, *xs, use_reentrant=False) if recompute else layer_pass(i, *xs))
+    return xs
+
+
+def joint_pass(
+    model: InternVLAA1, batch: Mapping[str, Tensor], noise: Tensor, time: Tensor, latents: Tensor, want_und: bool, recompute: bool
+) -> JointPass:
+    """noise: (B, R, chunk, action_dim), time: (B, R), latents: (B, V, 3, 16, h, w) of past, now and future frames."""
+    inputs = read_batch(model.config, batch, model.device)
+    layout = model.layout(inputs, published=False)
+    draws, past = noise.shape[1], layout.past
+    actions = batch["action"].to(model.device, torch.float32)
+    flat_noise, flat_time = noise.flatten(0, 1), time.flatten()
+    x_t, _ = noisy_actions(actions.repeat_interleave(draws, 0), flat_noise, flat_time)
+    embedding = time_embedding(flat_time, model.config.act.hidden, model.config.min_period, model.config.max_period)
+    tokens = model.action_head.embed(x_t, model.action_head.time_bias(embedding)[:, None]).to(model.compute_dtype)
+    state = model.embed_state(inputs).repeat_interleave(draws, 0)
+    act = torch.cat([state, tokens], dim=1).unflatten(0, (-1, draws)).flatten(1, 2)
+    middle = model.embed_middle(latents.flatten(0, 1)[layout.views][:, :2], layout)
+    mask = drawn_mask(layout.block_mask(), past, draws)
+    xs = [model.embed_prefix(inputs, layout), middle, act]
+    und, gen, out = joint_layers(model.mixture, xs, drawn_rope((layout.cos, layout.sin), past, draws), mask, want_und, recompute)
+    out = model.mixture.act.norm(out).unflatten(1, (draws, -1))[:, :, 1:]
+    velocity = model.action_head.action_out_proj(out.float())
+    rows = model.mixture.gen.norm(gen).reshape(layout.batch * len(layout.kept_views), -1, gen.shape[-1])[layout.gen_rows]
+    return JointPass(layout, velocity, model.latent_head.predict(rows).float(), model.mixture.und.norm(und) if want_und else None)
+
+
+def flow_parts(
+    model: InternVLAA1, joint: JointPass, actions: Tensor, noise: Tensor, latents: Tensor, action_is_pad: Tensor | None = None
+) -> Parts:
+    """`action`: squared velocity errors of the used action values; `gen`: squared latent errors of existing views.
+
+    action_is_pad: (B, chunk) true for steps that do not count; None counts all, as published.
+    """
+    used = model.config.used_action_dim
+    target = (noise - actions[:, None])[..., :used]
+    error = (joint.velocity[..., :used] - target) ** 2
+    weight = torch.ones_like(error[..., :1])
+    if action_is_pad is not None:
+        weight = weight * (~action_is_pad)[:, None, :, None]
+    future = latents[:, :, 2].flatten(0, 1)[joint.layout.views]
+    return {
+        "action": ((error * weight).sum(), weight.sum() * used),
+        "gen": (((joint.predicted - future) ** 2).sum(), error.new_tensor(float(future.numel()))),
+    }
+
+
+class Scaled(nn.Module):
+    """Adds weighted losses: each sum divided by its count over all processes, so that the split does not matter."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, parts: Parts, counts: Mapping[str, Tensor], world: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """counts: over all processes. Gradients of processes are averaged, hence the factor `world`."""
+        total: Tensor | None = None
+        means = {}
+        for name, (value, _) in parts.items():
+            mean = value * (world / counts[name].clamp(min=1.0))
+            means[name] = mean.detach()
+            weighted = self.weights.get(name, 1.0) * mean
+            total = weighted if total is None else total + weighted
+        if total is None:
+            raise ValueError("a training pass without any loss")
+        return total, means

@@ -1,0 +1,147 @@
+"""Training the policy: flow matching, foresight, and the auxiliary heads of small models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.model import InternVLAA1, save_model
+from internvla_a1.model.config import StemConfig
+from internvla_a1.train.ablation import ablate, ablated_latents
+from internvla_a1.train.auxiliary import GroundingHead, TargetHead, color_mask, token_labels
+from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, TARGET, TIME, CachedBatches, draw_noise
+from internvla_a1.train.config import FreezeConfig, TrainConfig
+from internvla_a1.train.folder_batches import Batches
+from internvla_a1.train.materials import Materials, copy_tokenizer, gather, make_batches
+from internvla_a1.train.objective import Parts, flow_parts, joint_pass
+from internvla_a1.train.sources import contract_of
+
+
+class PolicyObjective(nn.Module):
+    """The model with its training-only heads; forward gives the losses of a batch as sums and counts."""
+
+    def __init__(self, model: InternVLAA1, config: TrainConfig, target_scale: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        width = model.config.und.hidden
+        self.grounding = GroundingHead(width) if config.loss.grounding else None
+        self.target = TargetHead(width, *target_scale) if target_scale is not None else None
+        if self.grounding is not None:
+            if not isinstance(model.config.vision, StemConfig):
+                raise ConfigError("loss.grounding needs the convolutional stem: its tokens are small patches of the picture")
+            model.vision.register_forward_hook(self._keep)
+        self._tokens: Tensor | None = None
+
+    def _keep(self, module: nn.Module, inputs: object, tokens: Tensor) -> None:
+        self._tokens = tokens
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Parts:
+        model, config = self.model, self.config
+        latents = ablated_latents(self._latents(batch), config.ablation)
+        noise, time = batch[NOISE], batch[TIME]
+        joint = joint_pass(model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing)
+        pad = batch[IS_PAD] if config.loss.mask_padded_actions else None
+        parts = flow_parts(model, joint, batch["action"], noise, latents, pad)
+        if self.grounding is not None and self._tokens is not None:
+            parts |= grounding_parts(self.grounding, self._tokens, batch, model.config.vision)
+            self._tokens = None
+        if self.target is not None and joint.und_out is not None:
+            text = self._text_columns(batch, joint.und_out.shape[1])
+            known = torch.isfinite(batch[TARGET]).all(-1) & (batch[TARGET][:, 2] > -0.5)
+            parts |= self.target(joint.und_out, text, batch[TARGET].nan_to_num(), known)
+        return parts
+
+    def _latents(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, V, 3, 16, h, w): from the cache, or encoded now by the frozen codec."""
+        if LATENTS in batch:
+            return batch[LATENTS]
+        model = self.model
+        images = torch.stack([batch[f"observation.images.image{v}"] for v in range(model.config.views)], 1)
+        with torch.no_grad():
+            return model.encode_frames(images.flatten(0, 2)).unflatten(0, images.shape[:3])
+
+    def _text_columns(self, batch: Mapping[str, Tensor], prefix: int) -> Tensor:
+        """(B, prefix) true for text tokens; the last kept columns of the prefix are the text."""
+        attention = batch["observation.language.attention_mask"].bool()
+        kept = attention[:, attention.any(0)]
+        full = torch.zeros(len(kept), prefix, dtype=torch.bool, device=kept.device)
+        full[:, prefix - kept.shape[1] :] = kept
+        return full
+
+
+def grounding_parts(head: GroundingHead, tokens: Tensor, batch: Mapping[str, Tensor], vision: StemConfig) -> Parts:
+    """tokens: (B * V, T, width) of every view in the order of the samples."""
+    raw = batch[RAW]
+    grid = vision.image // vision.patch // vision.merge
+    presence, centroid = token_labels(color_mask(raw, batch[COLOR]), grid)
+    return head(tokens.unflatten(0, raw.shape[:2]), presence, centroid)
+
+
+class NoisyBatches:
+    """Adds noise and times, drawn by the number of the batch."""
+
+    def __init__(self, batches: Batches, config: TrainConfig, chunk: int, dims: int) -> None:
+        self._batches, self._config, self._chunk, self._dims = batches, config, chunk, dims
+
+    def __call__(self, step: int, size: int, part: slice) -> dict[str, Tensor]:
+        drawn = draw_noise(self._config.seed, step, size, self._config.noise_draws, self._chunk, self._dims, part)
+        return {**self._batches(step, size, part), **drawn}
+
+
+def freeze(model: InternVLAA1, options: FreezeConfig) -> None:
+    """The published options. The image tokenizer is always frozen (model.md section 7)."""
+    model.codec.requires_grad_(False)
+    if options.vision_encoder:
+        model.vision.requires_grad_(False)
+    if options.train_expert_only:
+        for part in (model.vision, model.embed_tokens, model.mixture.und):
+            part.requires_grad_(False)
+    if options.train_vlm_only:
+        for part in (model.mixture.gen, model.mixture.act, model.latent_head, model.action_head):
+            part.requires_grad_(False)
+
+
+class PolicyTask:
+    """loop.Task for `kind: policy`."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.materials: Materials = gather(config)
+        model = ablate(self.materials.model, config.ablation)
+        freeze(model, config.freeze)
+        model.set_attention("sdpa")
+        batches = make_batches(config, self.materials, latents=True)
+        self.batches: Batches = NoisyBatches(batches, config, model.config.chunk, model.config.action_dim)
+        self.module = PolicyObjective(model, config, _target_scale(batches) if config.loss.target else None)
+        if self.module.target is None and config.loss.target:
+            raise ConfigError("loss.target needs data.cache")
+        gen = 0.0 if config.ablation in ("no_foresight_loss", "no_foresight_expert", "pooled_action_expert") else config.loss.lambda_gen
+        ground = config.loss.grounding
+        self.weights = {"action": 1.0, "gen": gen, "ground": ground, "centroid": ground, "target": config.loss.target}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """A weights folder that NetworkPolicy opens."""
+        export_policy(module.model, self.config, self.materials, folder)
+
+
+def _target_scale(batches: Batches) -> tuple[Tensor, Tensor] | None:
+    if not isinstance(batches, CachedBatches):
+        return None
+    known = torch.cat([torch.from_numpy(c.target[c.usable & (c.target[:, 2] > -0.5)]) for c in batches.caches])
+    return known.mean(0), known.std(0).clamp(min=0.02)
+
+
+def export_policy(model: InternVLAA1, config: TrainConfig, materials: Materials, folder: Path) -> None:
+    """config.json, model.safetensors, stats.json, tokenizer/, train_config.json and the manifest with the contract."""
+    kinds = {s.robot_type for s in materials.sources}
+    contract = contract_of(materials.sources[0], config.data) if len(kinds) == 1 else None
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(materials.tokenizer_folder, folder)
+    (folder / "train_config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    dtype = torch.float32 if config.model.size == "tiny" else torch.bfloat16
+    save_model(model, folder, dtype, materials.statistics, contract, {"ablation": config.ablation})

@@ -1,0 +1,166 @@
+"""Two preparations of a small model: its image tokenizer, and the grounding of its vision stem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.model import InternVLAA1
+from internvla_a1.model.config import StemConfig
+from internvla_a1.model.cosmos import CosmosCodec
+from internvla_a1.train.auxiliary import GroundingHead, any_color, color_mask, token_labels
+from internvla_a1.train.batches import RAW, CachedBatches, random_of
+from internvla_a1.train.cache import Cache
+from internvla_a1.train.config import TrainConfig
+from internvla_a1.train.folder_batches import Batches
+from internvla_a1.train.materials import gather, make_batches, open_caches
+from internvla_a1.train.objective import Parts
+from internvla_a1.train.policy_task import export_policy, grounding_parts
+
+
+class CodecObjective(nn.Module):
+    """Reconstruction of pictures (B, 3, S, S) in [0, 1], coloured pixels counting `1 + object_weight` times."""
+
+    def __init__(self, codec: CosmosCodec, object_weight: float) -> None:
+        super().__init__()
+        self.codec, self.object_weight = codec, object_weight
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Parts:
+        images = batch["images"]
+        objects = any_color(images).float()[:, None]
+        weight = 1 + self.object_weight * F.max_pool2d(objects, 3, 1, 1)
+        latents = self.codec.encode(images * 2 - 1)
+        restored = self.codec.decode(latents).float()
+        error = (restored - (images * 2 - 1)) ** 2
+        count = error.new_tensor(float(error.numel()))
+        return {
+            "weighted": ((weight * error).sum(), count),
+            "plain": (error.detach().sum(), count),
+            "size": (latents.float().pow(2).sum(), count.new_tensor(float(latents.numel()))),
+        }
+
+
+class PictureBatches:
+    """Single pictures of any view and moment."""
+
+    def __init__(self, caches: list[Cache], seed: int) -> None:
+        self._caches, self._seed = caches, seed
+        self._counts = np.array([len(c.images) * c.images.shape[1] for c in caches])
+
+    def __call__(self, step: int, size: int, part: slice) -> dict[str, Tensor]:
+        drawn = random_of(self._seed, step, 3).integers(0, int(self._counts.sum()), size)[part]
+        ends = np.cumsum(self._counts)
+        pictures = []
+        for k in drawn:
+            c = int(np.searchsorted(ends, k, "right"))
+            frame, view = divmod(int(k - (ends[c] - self._counts[c])), self._caches[c].images.shape[1])
+            pictures.append(self._caches[c].images[frame, view])
+        return {"images": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)}
+
+    def some(self, count: int) -> Tensor:
+        """(count, 3, S, S) for calibration."""
+        return self(0, count, slice(0, count))["images"]
+
+
+class CodecTask:
+    """loop.Task for `kind: codec`: the Cosmos architecture at the model's size."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        if not config.data.cache:
+            raise ConfigError("kind: codec needs data.cache")
+        self.config, self.materials = config, gather(config)
+        vision = self.materials.model.config.vision
+        side = self.materials.model.config.codec.image
+        if isinstance(vision, StemConfig) and vision.image != side:
+            raise ConfigError(f"the stem sees {vision.image} px and the codec {side} px; give them one size")
+        caches = open_caches(config, self.materials.sources, side)
+        self._pictures = PictureBatches(caches, config.seed)
+        self.batches: Batches = self._pictures
+        self.module = CodecObjective(self.materials.model.codec, config.loss.object_weight)
+        self.weights = {"weighted": 1.0, "plain": 0.0, "size": 1e-4}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """A model folder whose codec counts; the rest of the model is untrained."""
+        standardise(module.codec, self._pictures.some(256))
+        model: InternVLAA1 = self.materials.model
+        model.codec.load_state_dict(module.codec.state_dict())
+        export_policy(model, self.config, self.materials, folder)
+
+
+@torch.no_grad()
+def standardise(codec: CosmosCodec, images: Tensor) -> None:
+    """Give the latents mean 0 and deviation 1 per channel, exactly undone before decoding: folded into the two 1x1 convolutions."""
+    parts = [codec.encode(part * 2 - 1).float() for part in images.split(32)]
+    latents = torch.cat(parts)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-4)
+    quant, post = codec.quant_conv, codec.post_quant_conv
+    post.bias.add_(post.weight.flatten(1) @ mean)
+    post.weight.mul_(std[None, :, None, None])
+    quant.weight.div_(std[:, None, None, None])
+    quant.bias.sub_(mean).div_(std)
+
+
+class GroundingObjective(nn.Module):
+    """Vision stem, word embeddings and the grounding head."""
+
+    def __init__(self, model: InternVLAA1) -> None:
+        super().__init__()
+        if not isinstance(model.config.vision, StemConfig):
+            raise ConfigError("kind: grounding needs the convolutional stem")
+        self.vision, self.embed_tokens = model.vision, model.embed_tokens
+        self.head = GroundingHead(model.config.und.hidden)
+        self._config = model.config
+
+    def tokens(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B * V, T, width)."""
+        views = self._config.views
+        images = torch.stack([batch[f"observation.images.image{v}"][:, 0] for v in range(views)], 1).flatten(0, 1)
+        text = self.embed_tokens(batch["observation.language.tokens"]) * batch["observation.language.attention_mask"][..., None]
+        return self.vision(images, text.repeat_interleave(views, 0))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Parts:
+        return grounding_parts(self.head, self.tokens(batch), batch, self._config.vision)
+
+
+class GroundingTask:
+    """loop.Task for `kind: grounding`: any colour is asked for, its pixels are the label."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        if not config.data.cache:
+            raise ConfigError("kind: grounding needs data.cache")
+        self.config, self.materials = config, gather(config)
+        batches = make_batches(config, self.materials, latents=False, any_color=True)
+        if not isinstance(batches, CachedBatches):
+            raise ConfigError("kind: grounding needs the convolutional stem and data.cache")
+        batches.offsets = (0,)
+        self.batches: Batches = batches
+        self.module = GroundingObjective(self.materials.model)
+        self.weights = {"ground": 1.0, "centroid": 1.0}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """A model folder whose vision stem and embeddings count, with recall and precision on fresh batches in grounding.json."""
+        export_policy(self.materials.model, self.config, self.materials, folder)
+        recall, precision = grounding_scores(module, self.batches, self.config.steps, self.config.batch_size)
+        (folder.parent / "grounding.json").write_text(json.dumps({"recall": recall, "precision": precision}) + "\n")
+
+
+@torch.no_grad()
+def grounding_scores(module: GroundingObjective, batches: Batches, first: int, size: int, count: int = 8) -> tuple[float, float]:
+    """Mean (recall, precision) of presence per token over `count` batches that training did not see."""
+    scores = []
+    for step in range(first, first + count):
+        batch = batches(step, size, slice(0, size))
+        vision = module.vision.config
+        presence, _ = token_labels(color_mask(batch[RAW], batch["color"]), vision.image // vision.patch // vision.merge)
+        tokens = module.tokens(batch).unflatten(0, batch[RAW].shape[:2])
+        scores.append(module.head.scores(tokens, presence))
+    recall, precision = np.mean(scores, 0)
+    return float(recall), float(precision)
+

@@ -1,0 +1,137 @@
+"""Whole small runs: interrupted, repeated, split over processes, prepared and handed to the policy."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_made_up import SMALL, small_config, write_demo
+
+from internvla_a1.core.errors import CheckpointError, ConfigError
+from internvla_a1.core.resources import find
+from internvla_a1.core.robot import load_robot
+from internvla_a1.model import load_model
+from internvla_a1.policy.network import NetworkPolicy
+from internvla_a1.train import checkpoints
+from internvla_a1.train.cli import run_training
+from internvla_a1.train.config import TrainConfig, build
+
+WORKER = Path(__file__).with_name("train_gradients_worker.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    write_demo(folder / "demo")
+    return folder
+
+
+def go(place, name, stop_after=None, **changes):
+    values = {**small_config(place), **changes, "out": str(place / name)}
+    return run_training(build(TrainConfig, values, "test"), cpu=True, stop_after=stop_after, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    return go(place, "whole")
+
+
+def same_weights(a, b):
+    one, two = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_resumed_run_has_the_loss_curve_and_weights_of_an_uninterrupted_one_bit_for_bit(place, whole):
+    go(place, "cut", stop_after=3)  # its newest checkpoint is of step 2: step 3 is trained again
+    assert not (place / "cut/final").exists()
+    final = go(place, "cut")
+    assert (place / "cut/metrics.jsonl").read_text() == (place / "whole/metrics.jsonl").read_text()
+    assert same_weights(final, whole)
+
+
+def test_a_finished_run_is_not_trained_again(place, whole):
+    before = (whole / "model.safetensors").read_bytes()
+    assert go(place, "whole") == whole
+    assert (whole / "model.safetensors").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place, whole):
+    go(place, "hurt", stop_after=5)
+    newest = place / "hurt/checkpoints/step-00000004/optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    (place / "hurt/checkpoints/.step-00000006.1").mkdir()
+    assert checkpoints.latest(place / "hurt/checkpoints").step == 2
+    assert same_weights(go(place, "hurt"), whole)
+
+
+def test_checkpoints_of_another_configuration_are_refused_with_what_changed(place, whole):
+    with pytest.raises(ConfigError, match="changed: batch_size, optim"):
+        go(place, "whole", batch_size=8, optim={"lr": 1e-2})
+
+
+def test_nothing_readable_is_an_error_not_a_fresh_start(tmp_path):
+    (tmp_path / "step-00000002").mkdir()
+    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+        checkpoints.latest(tmp_path)
+
+
+def test_the_result_is_a_policy_that_fits_the_demo_arm(whole):
+    robot = load_robot(find("config/robots/demo_arm.yaml"))
+    policy = NetworkPolicy(robot, whole)
+    assert policy.agreement.views == {0: "overhead", 1: "wrist"}
+    assert policy.history_s == pytest.approx(3 * robot.control_dt_s)
+    assert policy.agreement.delta_mask == (True,) * 6 + (False,)
+    assert json.loads((whole / "train_config.json").read_text())["steps"] == 6
+
+
+def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
+    codec, ground = go(place, "codec", kind="codec"), go(place, "ground", kind="grounding")
+    assert set(json.loads((place / "ground/grounding.json").read_text())) == {"recall", "precision"}
+    final = go(place, "warm", steps=1, save_every=1, ema=0.0, model={"changes": SMALL, "codec": str(codec), "warm_start": str(ground)})
+    made, source = load_model(final), load_model(codec)
+    assert all(torch.equal(a, b) for a, b in zip(made.codec.parameters(), source.codec.parameters(), strict=True))
+    moved = made.vision.embed.weight - load_model(ground).vision.embed.weight
+    assert 0 < moved.abs().max() < 5e-3  # one small step away from where grounding left it
+
+
+def test_without_a_cache_the_same_data_train_through_the_policys_transforms(place):
+    values = small_config(place)
+    data = {**values["data"], "cache": ""}
+    final = go(place, "plain", steps=2, data=data, loss={"lambda_gen": 0.1}, augment={})
+    assert (final / "manifest.json").is_file()
+
+
+def test_two_processes_give_the_gradients_of_one_with_the_doubled_batch(place, tmp_path):
+    config = tmp_path / "config.json"
+    gradients = []
+    for world in (1, 2):
+        config.write_text(json.dumps({**small_config(place), "out": str(tmp_path / f"world{world}")}))
+        out = tmp_path / f"gradients{world}.safetensors"
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        source = str(Path(__file__).resolve().parents[3] / "src")
+        shared = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        shared |= {"ACCELERATE_USE_CPU": "true"}
+        ranks = [{"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(world)} if world > 1 else {} for r in range(world)]
+        started = [subprocess.Popen([sys.executable, str(WORKER), str(config), str(out)], env={**shared, **r}) for r in ranks]
+        assert [p.wait(timeout=120) for p in started] == [0] * world
+        gradients.append(load_file(out))
+    one, two = gradients
+    assert one.keys() == two.keys() and len(one) > 50
+    worst = max(float((one[k] - two[k]).abs().max()) for k in one)
+    assert worst < 1e-6
+    assert max(float(g.abs().max()) for g in one.values()) > 1e-3
