@@ -21,6 +21,7 @@ from internvla_a1.model.checkpoint.mapped import MappedFile, TensorMap, all_fini
 from internvla_a1.model.checkpoint.paths import inside, read_text_file
 
 CONFIG, WEIGHTS, INDEX, STATS = "config.json", "model.safetensors", "model.safetensors.index.json", "stats.json"
+SIZES = "tiny_config.json"  # reference vectors only: sizes that a published config.json does not hold
 CODEC_FILES = {
     "encoder.safetensors": "_enc_model.", "cosmos_encoder.safetensors": "_enc_model.",
     "decoder.safetensors": "_dec_model.", "cosmos_decoder.safetensors": "_dec_model.",
@@ -52,9 +53,10 @@ class Checkpoint:
     @property
     def tokenizer_folder(self) -> Path | None:
         """Where the text tokenizer's files are: tokenizer/ or the folder itself; None if there are none."""
-        for folder in (self.path / "tokenizer", self.path):
-            if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-                return folder
+        for sub in ("tokenizer/", ""):
+            for name in ("tokenizer.json", "vocab.json"):
+                if (self.path / f"{sub}{name}").exists():
+                    return inside(self.path, f"{sub}{name}").parent
         return None
 
 
@@ -134,7 +136,7 @@ def _only_listed(folder: Path, manifest: Manifest) -> None:
     extra = sorted(p.name for p in folder.glob("*.safetensors") if p.name not in manifest.files)
     if extra:
         raise CheckpointError(f"{folder}: {extra[0]} is not in the manifest; remove it or run `internvla-a1 weights convert` again")
-    for name in (CONFIG, STATS, INDEX):
+    for name in (CONFIG, STATS, INDEX, SIZES):
         if (folder / name).exists() and name not in manifest.files:
             raise CheckpointError(f"{folder}: {name} is not in the manifest; run `internvla-a1 weights convert` again")
 

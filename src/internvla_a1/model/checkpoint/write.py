@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from internvla_a1.core.errors import CheckpointError
-from internvla_a1.model.checkpoint.folder import CONFIG, INDEX, STATS, WEIGHTS, weight_files
+from internvla_a1.model.checkpoint.folder import CONFIG, INDEX, SIZES, STATS, WEIGHTS, weight_files
 from internvla_a1.model.checkpoint.integrity import tensor_records
 from internvla_a1.model.checkpoint.manifest import MANIFEST, Contract, FileRecord, Manifest, file_sha256
 from internvla_a1.model.checkpoint.mapped import MappedFile, all_finite
 from internvla_a1.model.checkpoint.paths import inside
+from internvla_a1.model.checkpoint.stream import plan, write_tensors
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -37,13 +37,8 @@ def write_checkpoint(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tensor in tensors.items():
-        if not all_finite(tensor):
-            raise CheckpointError(f"{folder}: tensor {name} holds NaN or infinity; not written")
     (folder / MANIFEST).unlink(missing_ok=True)  # while files change, the old manifest must not vouch for them
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, str(partial), metadata=dict(metadata or {}) or None)
-    os.replace(partial, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, plan(tensors), metadata)
     write_json(folder / CONFIG, config)
     if stats is not None:
         write_json(folder / STATS, stats)
@@ -63,7 +58,7 @@ def write_manifest(folder: str | Path, contract: Contract | None = None, source:
                 raise CheckpointError(f"{path}: tensor {tensor} holds NaN or infinity; a manifest would vouch for it")
         tensors.update({f"{name}:{tensor}": record for tensor, record in tensor_records(path).items()})
     names = [CONFIG, *weights]
-    names += [n for n in (STATS, "train_config.json") if (folder / n).is_file()]
+    names += [n for n in (STATS, SIZES, "train_config.json") if (folder / n).is_file()]
     names += [INDEX] if (folder / INDEX).is_file() else []
     names += [n for t in TOKENIZER_FILES for n in (t, f"tokenizer/{t}") if (folder / n).is_file()]
     files = {}
