@@ -16,6 +16,7 @@ from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState, Ob
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from processes import Graph
+from rosbags.highlevel import AnyReader
 from samples import CAMERAS, ROBOT, chunk, observation, picture
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -131,8 +132,7 @@ def test_it_is_a_rosbag2_folder(episode):
 
 
 def test_rosbags_reads_every_message_of_it(episode):
-    highlevel = pytest.importorskip("rosbags.highlevel")
-    with highlevel.AnyReader([episode]) as reader:
+    with AnyReader([episode]) as reader:
         total = sum(1 for connection, _, raw in reader.messages() if reader.deserialize(raw, connection.msgtype) is not None)
         assert total == reader.message_count > 40
 

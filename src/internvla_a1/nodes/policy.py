@@ -22,23 +22,21 @@ from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from internvla_a1.core.clock import nanoseconds, seconds
-from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.core.scene import Scene
 from internvla_a1.core.types import Observation
+from internvla_a1.nodes.policy_params import PolicyParams, build_policy
 from internvla_a1.perception.history import History
 from internvla_a1.policy.commitment import Commitments
-from internvla_a1.policy.devices import prepare_device
 from internvla_a1.policy.instruction import InstructionError, clean_instruction
 from internvla_a1.policy.protocol import Policy, PolicyRequest, PolicyResult
-from internvla_a1.policy.registry import KINDS, make_policy
+from internvla_a1.policy.registry import make_policy
 from internvla_a1.policy.waiting import wait_chunk
 from internvla_a1.policy.worker import NewestJobThread
 from internvla_a1.ros import convert, diagnostics, qos
 from internvla_a1.ros.lifecycle import ManagedNode
-from internvla_a1.ros.params import flag, integer, number, text
 from internvla_a1.ros.run import run_node
 from internvla_a1.ros.scene_markers import SceneReader
 from internvla_a1.ros.time import watch_jumps
@@ -49,20 +47,6 @@ SCENE_AGE_S = 0.3  # ground truth further than this from the observation is not 
 REMEMBERED = 64  # observations, for the one history_s earlier
 ANY_AGE_S = 3600.0  # the past is the nearest to history_s ago, however far
 EARLY_S = 0.01  # an observation this much before the period is over counts as on time
-
-
-@dataclass(frozen=True)
-class PolicyParams:
-    robot: str = text("config/robots/demo_arm.yaml", "Robot file", required=True)
-    policy: str = text("expert", "Which policy", choices=KINDS)
-    checkpoint: str = text("", "Weights folder of the network policy")
-    instruction: str = text("", "Instruction to begin with; empty waits for one")
-    period_s: float = number(0.2, "s", 0.02, 10.0, "Least time between the observations of two chunks", live=True)
-    device: str = text("auto", "Device of the network policy: auto, cpu, cuda, cuda:1, ...")
-    threads: int = integer(0, "threads", 0, 256, "CPU threads of the network policy; 0 leaves the choice to torch")
-    seed: int = integer(-1, "", -1, 2_000_000_000, "Noise of the flow, the same for the same observation; -1 draws fresh noise")
-    realtime_chunking: bool = flag(True, "Begin every chunk with the steps that will have run by the time it arrives", live=True)
-    delay_margin_s: float = number(0.02, "s", 0.0, 0.5, "Added to the measured delay of inference: transport and one executor tick")
 
 
 @dataclass(frozen=True)
@@ -87,7 +71,7 @@ class PolicyNode(ManagedNode):
     def configure(self, params: PolicyParams) -> None:
         self._params = params
         self._robot = load_robot(find(params.robot))
-        self._policy = self._make_policy(params)
+        self._policy = build_policy(params, self._robot, self._make)
         self._commitments = Commitments(params.delay_margin_s)
         self._history: History[Observation] = History(REMEMBERED)
         self._scenes, self._scene = SceneReader(), None
@@ -96,18 +80,6 @@ class PolicyNode(ManagedNode):
         self._reset_wanted = True
         self._worker = NewestJobThread(self._infer, self._failed, RETRY_S)
         self._wire()
-
-    def _make_policy(self, params: PolicyParams) -> Policy:
-        """Raises ConfigError or CheckpointError with path and reason; the node then stays unconfigured."""
-        if params.policy != "network":
-            return self._make(params.policy, self._robot)
-        if not params.checkpoint:
-            raise ConfigError("the network policy needs the parameter checkpoint: a weights folder, see model_weights/README.md")
-        weights = find(params.checkpoint)
-        began = time.monotonic()
-        policy = self._make("network", self._robot, weights=weights, device=prepare_device(params.device, params.threads))
-        self.get_logger().info(f"loaded {weights} in {time.monotonic() - began:.1f} s")
-        return policy
 
     def _wire(self) -> None:
         self._chunks = self.publisher(ActionChunkMsg, "policy/action_chunk", qos.RELIABLE)
@@ -119,7 +91,7 @@ class PolicyNode(ManagedNode):
         self.service(SetInstruction, "policy/set_instruction", self._on_set_instruction)
         if self._policy.needs_scene:
             self.subscription(MarkerArray, "cell/objects", self._on_scene)
-        self._jumps = watch_jumps(self, lambda s: self._start_over(f"the clock jumped by {s:.3f} s"), forward_s=1.0)
+        self._jumps = watch_jumps(self, self._on_jump, forward_s=1.0)
 
     def activate(self) -> None:
         self._forget()
@@ -156,16 +128,20 @@ class PolicyNode(ManagedNode):
         period_ns = nanoseconds(self.get_parameter("period_s").value - EARLY_S)
         if self._instruction is None or (self._last_ns is not None and seen.stamp_ns - self._last_ns < period_ns):
             return
+        scene = self._scene_at(seen.stamp_ns)
+        if self._policy.needs_scene and scene is None:
+            self.diagnostics.refuse("observation", f"the {self._params.policy} policy reads cell/objects, and nothing of that instant came")
+            return
         with self._lock:
-            job = Job(self._epoch, self._request(seen, self._instruction))
+            job = Job(self._epoch, self._request(seen, self._instruction, scene))
         if self._worker is not None and self._worker.offer(job):
             self._last_ns = seen.stamp_ns
 
-    def _request(self, seen: Observation, instruction: str) -> PolicyRequest:
+    def _request(self, seen: Observation, instruction: str, scene: Scene | None) -> PolicyRequest:
         seed = None if self._params.seed < 0 else (self._params.seed + seen.stamp_ns) % 2**63
         found = self._history.nearest(seen.stamp_ns - nanoseconds(self._policy.history_s), tolerance_s=ANY_AGE_S)
         past = seen if found is None else found[1]
-        return PolicyRequest(seen, past, instruction, chunk_id=0, scene=self._scene_at(seen.stamp_ns), seed=seed)
+        return PolicyRequest(seen, past, instruction, chunk_id=0, scene=scene, seed=seed)
 
     def _scene_at(self, stamp: int) -> Scene | None:
         """Ground truth moved on to the instant of the observation; None if it is from another time."""
@@ -261,6 +237,10 @@ class PolicyNode(ManagedNode):
             return False
         return True
 
+    def _on_jump(self, jump_s: float) -> None:
+        self._scenes, self._scene = SceneReader(), None
+        self._start_over(f"the clock jumped by {jump_s:.3f} s")
+
     def _start_over(self, why: str) -> None:
         self.get_logger().info(f"histories cleared: {why}")
         self.diagnostics.count("histories_cleared")
@@ -273,7 +253,7 @@ class PolicyNode(ManagedNode):
             self._commitments.clear()
             self._reset_wanted = True
         self._history.clear()
-        self._scenes, self._scene, self._last_ns = SceneReader(), None, None
+        self._last_ns = None
 
 
 def main(args: list[str] | None = None) -> int:
