@@ -15,10 +15,11 @@ class KVCache:
         shape = (layers, batch, kv_heads, length, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self._keys, self._values = self.keys.unbind(0), self.values.unbind(0)
 
     def slot(self, layer: int, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Where `count` tokens from `start` are kept: (B, KV, count, D) views."""
-        return self.keys.select(0, layer).narrow(2, start, count), self.values.select(0, layer).narrow(2, start, count)
+        return self._keys[layer].narrow(2, start, count), self._values[layer].narrow(2, start, count)
 
     def append(self, layer: int, start: int, k: Tensor, v: Tensor, k_stored: bool = False) -> tuple[Tensor, Tensor]:
         """Store k, v (B, KV, S, D) at `start` and return everything up to their end. k_stored: k is a view of its slot already.

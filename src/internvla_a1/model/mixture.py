@@ -32,8 +32,6 @@ class Buffers:
     q_rms: Tensor | None = None  # (B, S, H, 1)
     k_rms: Tensor | None = None
     q_rotated: Tensor | None = None  # (B, H, S, D)
-    q_half: Tensor | None = None  # (B, H, S, D / 2)
-    k_half: Tensor | None = None
     scores: Tensor | None = None  # (B * KV, H / KV * S, length)
     attended: Tensor | None = None  # (B * KV, H / KV * S, D)
     merged: Tensor | None = None  # (B, S, H * D)
@@ -48,7 +46,7 @@ class Buffers:
             "x": (batch, count, expert.hidden), "normed": (batch, count, expert.hidden), "rms": (batch, count, 1),
             "q": (batch, count, heads * size), "k": (batch, count, kv * size), "v": (batch, count, kv * size),
             "q_rms": (batch, count, heads, 1), "k_rms": (batch, count, kv, 1),
-            "q_rotated": (batch, heads, count, size), "q_half": (batch, heads, count, size // 2), "k_half": (batch, kv, count, size // 2),
+            "q_rotated": (batch, heads, count, size),
             "scores": (batch * kv, group, length), "attended": (batch * kv, group, size), "merged": (batch, count, heads * size),
             "gate": (batch, count, expert.mlp), "up": (batch, count, expert.mlp),
         }  # fmt: skip
@@ -77,7 +75,7 @@ class SelfAttention(nn.Module):
         q = self.q_proj(h, b.q).unflatten(-1, (-1, self.head_dim))
         if self.q_norm is not None:
             q = self.q_norm(q, q if b.q is not None else None, b.q_rms)
-        return rotate(q.transpose(1, 2), *rope, b.q_rotated, b.q_half)
+        return rotate(q.transpose(1, 2), *rope, b.q_rotated)
 
     def keys_values(self, h: Tensor, rope: Rope, b: Buffers = FRESH, k_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """h: (B, S, hidden) -> k rotated (into `k_out` where given) and v, (B, KV, S, D) each."""
@@ -85,7 +83,7 @@ class SelfAttention(nn.Module):
         if self.k_norm is not None:
             k = self.k_norm(k, k if b.k is not None else None, b.k_rms)
         v = self.v_proj(h, b.v).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        return rotate(k.transpose(1, 2), *rope, k_out, b.k_half), v
+        return rotate(k.transpose(1, 2), *rope, k_out), v
 
 
 class ExpertLayer(nn.Module):

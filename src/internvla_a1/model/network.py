@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,9 @@ class InternVLAA1(nn.Module):
         if compat not in COMPAT:
             raise ConfigError.asked("compat", compat, COMPAT)
         self.config, self.compat = config, compat
-        self.compute_dtype = torch.float32
+        self.compute_dtype = torch.float32  # of activations; both are set by precision.place
+        self.stored_dtype = torch.float32  # of the large matrices
+        self.stage: Callable[[str], AbstractContextManager] = nullcontext  # benchmarks put a stopwatch here
         self.embed_tokens = nn.Embedding(config.vocab, config.und.hidden)
         towers = {"qwen": QwenVision, "intern": InternVision, "stem": StemVision}
         self.vision = towers[config.vision.kind](config.vision, config.und.hidden)
@@ -129,7 +132,8 @@ class InternVLAA1(nn.Module):
                 noise = torch.randn(shape, device=self.device)
             if tuple(noise.shape) != shape:
                 raise DataError(f"noise must be {shape}, got {tuple(noise.shape)}")
-            actions = context.denoiser.sample(noise.to(self.device), num_steps or self.config.steps, velocity_hook, self.rounds_time)
+            with self.stage("actions"):
+                actions = context.denoiser.sample(noise.to(self.device), num_steps or self.config.steps, velocity_hook, self.rounds_time)
             latents = None if context.gen_out is None else self.predict_latents(context.gen_out, context.layout)
         return Prediction(actions[..., : self.config.used_action_dim], actions, context.now_latents, latents)
 
@@ -138,23 +142,24 @@ class InternVLAA1(nn.Module):
         """Q5: published bfloat16 inference of the 3B rounds t to bfloat16."""
         return self.compat == "published" and self.config.variant == "3b" and self.stored_dtype == torch.bfloat16
 
-    @property
-    def stored_dtype(self) -> torch.dtype:
-        return self.mixture.act.layers[0].mlp.gate_proj.weight.dtype
-
     def encode(self, inputs: Inputs, foresight: bool = False, past_latents: Tensor | None = None, drop: bool = True) -> Context:
         """Everything that does not depend on the noise: prefix, middle and state token, their keys and values in the static cache."""
         layout = self.layout(inputs, self.compat == "published", drop)
         denoiser = self.denoiser(layout)
         mixture, cache, prefix, past = self.mixture, denoiser.cache, len(layout.prefix), layout.past
-        mixture.phase(mixture.und, self.embed_prefix(inputs, layout), layout.rope(0, prefix), cache, 0, layout.key_mask(prefix), tail=False)
-        latents = self.frame_latents(inputs, layout, past_latents)
-        middle = self.embed_middle(latents, layout)
-        gen_out = mixture.phase(
-            mixture.gen, middle, layout.rope(prefix, past - prefix), cache, prefix, layout.key_mask(past), tail=foresight
-        )
-        state = self.embed_state(inputs)
-        mixture.phase(mixture.act, state, layout.rope(past, 1), cache, past, layout.key_mask(past + 1), tail=False)
+        with self.stage("vision"):
+            embedded = self.embed_prefix(inputs, layout)
+        with self.stage("understanding"):
+            mixture.phase(mixture.und, embedded, layout.rope(0, prefix), cache, 0, layout.key_mask(prefix), tail=False)
+        with self.stage("tokenizer"):
+            latents = self.frame_latents(inputs, layout, past_latents)
+        with self.stage("generation"):
+            middle = self.embed_middle(latents, layout)
+            rope, mask = layout.rope(prefix, past - prefix), layout.key_mask(past)
+            gen_out = mixture.phase(mixture.gen, middle, rope, cache, prefix, mask, tail=foresight)
+        with self.stage("state"):
+            state = self.embed_state(inputs)
+            mixture.phase(mixture.act, state, layout.rope(past, 1), cache, past, layout.key_mask(past + 1), tail=False)
         return Context(layout, denoiser, self.all_views(latents[:, 1], layout), gen_out)
 
     def layout(self, inputs: Inputs, published: bool, drop: bool = True) -> Layout:

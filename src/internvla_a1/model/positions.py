@@ -59,16 +59,13 @@ def rotary_table(positions: Tensor, head_dim: int, theta: float, sections: tuple
     return full.cos(), full.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
-    """x cos + rotate_half(x) sin over the last axis; x: (B, heads, L, D). `sin` multiplies (-x2, x1).
-
-    out: like x, scratch: like half of x.
-    """
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Tensor:
+    """x cos + rotate_half(x) sin over the last axis, rotate_half(x1, x2) = (-x2, x1); x, out: (B, heads, L, D)."""
     x1, x2 = x.chunk(2, dim=-1)
     if out is None:
         return x * cos + torch.cat([-x2, x1], dim=-1) * sin
     torch.mul(x, cos, out=out)
     (out1, out2), (sin1, sin2) = out.chunk(2, dim=-1), sin.chunk(2, dim=-1)
-    out1.sub_(torch.mul(x2, sin1, out=scratch))
-    out2.add_(torch.mul(x1, sin2, out=scratch))
+    out1.addcmul_(x2, sin1, value=-1)
+    out2.addcmul_(x1, sin2)
     return out

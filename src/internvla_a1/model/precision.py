@@ -12,6 +12,7 @@ from internvla_a1.model.cosmos import Haar
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.network import InternVLAA1
 
+WIDE_SHARE = 0.15  # memory that may be spent on not converting again what is used at every step
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -43,30 +44,41 @@ def bfloat16_is_native(device: torch.device) -> bool:
     return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
-def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> InternVLAA1:
-    """Move and convert in place, one tensor at a time.
+def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool) -> dict[str, torch.dtype]:
+    """Parameter name -> the dtype it is kept in.
 
     bfloat16: the large matrices are stored so; norms, biases and the action head stay float32, the published mixed layout without its
     gaps (model.md section 10). Where the CPU has no bfloat16 arithmetic, activations are float32 and each matrix is widened tile by
-    tile as it is used; the tokenizer's convolutions, 2 % of the weights, are then kept wide.
+    tile as it is used. The tokenizer's convolutions, 2 % of the weights, are then kept wide; so is as much of the action expert as
+    fits WIDE_SHARE of the model, because it is used once a denoising step and everything else once a chunk.
     """
+    plan = {}
+    for name, module in model.named_modules():
+        in_codec = name.startswith("codec")
+        matrix = isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)) and not name.startswith("action_head")
+        for key, parameter in module.named_parameters(recurse=False):
+            narrow = native and not isinstance(module, Haar) if in_codec else matrix and parameter.ndim > 1
+            plan[f"{name}.{key}".removeprefix(".")] = dtype if narrow else torch.float32
+    if dtype == torch.float32 or native:
+        return plan
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    spare = WIDE_SHARE * sum(size * plan[name].itemsize for name, size in sizes.items())
+    for name, size in sizes.items():
+        if name.startswith("mixture.act.layers") and plan[name] == dtype and spare >= 2 * size:
+            plan[name] = torch.float32
+            spare -= 2 * size
+    return plan
+
+
+def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> InternVLAA1:
+    """Move and convert in place, one tensor at a time; parameters that are right already are not touched."""
     native = dtype == torch.bfloat16 and bfloat16_is_native(device)
     model.compute_dtype = torch.bfloat16 if native else torch.float32
+    model.stored_dtype = dtype
+    plan = stored_dtypes(model, dtype, native)
     for name, module in model.named_modules():
-        narrow = dtype == torch.bfloat16 and _is_matrix(module) and not name.startswith("action_head")
-        if name.startswith("codec"):
-            narrow = native and not isinstance(module, Haar)
-        for key, parameter in module.named_parameters(recurse=False):
-            stored = dtype if narrow and (parameter.ndim > 1 or name.startswith("codec")) else torch.float32
-            _replace(module, key, parameter, device, stored)
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            wanted = plan[f"{name}.{key}".removeprefix(".")]
+            if parameter.device != device or parameter.dtype != wanted:
+                setattr(module, key, nn.Parameter(parameter.detach().to(device, wanted), requires_grad=False))
     return model
-
-
-def _is_matrix(module: nn.Module) -> bool:
-    return isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
-
-
-def _replace(module: nn.Module, key: str, parameter: nn.Parameter, device: torch.device, dtype: torch.dtype) -> None:
-    if parameter.device == device and parameter.dtype == dtype:
-        return
-    setattr(module, key, nn.Parameter(parameter.detach().to(device, dtype), requires_grad=False))

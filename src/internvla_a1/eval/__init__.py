@@ -1,0 +1,1 @@
+"""Measurements: closed loop, open loop, faults, speed."""

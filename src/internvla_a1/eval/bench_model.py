@@ -1,0 +1,203 @@
+"""`internvla-a1 bench model`: full-size weights at random, time of every stage, and how much of the machine's matrix products it uses."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.eval.model_flops import stage_flops
+from internvla_a1.model.config import ModelConfig, config_2b, config_3b, tiny_config
+from internvla_a1.model.example import example_batch
+from internvla_a1.model.network import InternVLAA1
+from internvla_a1.model.precision import bfloat16_is_native, stored_dtypes
+from internvla_a1.model.quantize import has_vnni, quantize_checked
+
+CONFIGS = {"3b": config_3b, "2b": config_2b, "tiny": tiny_config}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
+RANDOM_VALUES = 1 << 20
+
+
+@dataclass
+class Report:
+    """seconds: stage -> time of every run; flops: stage -> floating point operations; peak_gflops: measured matrix products."""
+
+    config: str
+    dtype: str
+    threads: int
+    weights_bytes: int
+    peak_memory_bytes: int
+    peak_gflops: float
+    bfloat16_native: bool
+    vnni: bool
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    flops: dict[str, int] = field(default_factory=dict)
+
+    def achieved(self, stage: str) -> float:
+        """GFLOP/s at the median time."""
+        return self.flops.get(stage, 0) / median(self.seconds[stage]) / 1e9
+
+
+class Stopwatch:
+    """Collects the time of each named stage of each run."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, list[float]] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds.setdefault(stage, []).append(time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def random_model(config: ModelConfig, dtype: torch.dtype, device: torch.device, seed: int = 0) -> InternVLAA1:
+    """A model of any size filled from one block of random numbers, every tensor allocated once in the dtype it is kept in."""
+    with torch.device("meta"):
+        model = InternVLAA1(config, "published")
+    native = dtype == torch.bfloat16 and bfloat16_is_native(device)
+    plan = stored_dtypes(model, dtype, native)
+    block = torch.randn(RANDOM_VALUES, generator=torch.Generator().manual_seed(seed)).to(device)
+    for name, module in model.named_modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            full = torch.empty(parameter.shape, dtype=plan[f"{name}.{key}".removeprefix(".")], device=device)
+            _fill(full, key, block)
+            setattr(module, key, nn.Parameter(full, requires_grad=False))
+    model.compute_dtype, model.stored_dtype = (torch.bfloat16 if native else torch.float32), dtype
+    model.eval().set_attention("auto")
+    return model
+
+
+def _fill(values: Tensor, key: str, block: Tensor) -> None:
+    if key == "wavelets":
+        values.fill_(0.5**0.5)
+    elif values.ndim < 2:
+        values.fill_(0.0 if key == "bias" else 1.0)
+    else:
+        flat, scale = values.view(-1), 1.0 / values[0].numel() ** 0.5
+        for start in range(0, flat.numel(), block.numel()):
+            part = flat[start : start + block.numel()]
+            part.copy_(block[: part.numel()] * scale)
+
+
+def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
+    """GFLOP/s of the best square matrix product, measured now."""
+    best = 0.0
+    for size in (1024, 1536, 2048) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        watch = Stopwatch(device)
+        for _ in range(6):
+            with watch("mm"):
+                a @ b
+        best = max(best, 2 * size**3 / min(watch.seconds["mm"]) / 1e9)
+    return best
+
+
+def measure(config: ModelConfig, dtype: str, threads: int, runs: int, words: int, device: torch.device) -> Report:
+    """Steady state of a running robot: one sample, all views, past latents at hand, no image decoded."""
+    torch.set_num_threads(threads)
+    stored = DTYPES[dtype]
+    model = random_model(config, stored, device)
+    if dtype == "int8":
+        quantize_checked(model)
+    gc.collect()
+    batch = example_batch(config, words=words, device=device)
+    noise = torch.randn(1, config.chunk, config.action_dim, generator=torch.Generator().manual_seed(1)).to(device)
+    past = model.predict(batch, noise).now_latents
+    watch = Stopwatch(device)
+    model.stage = watch
+    for _ in range(runs):
+        with watch("chunk"):
+            model.predict(batch, noise, past_latents=past)
+    flops = stage_flops(config, batch)
+    peak = matrix_peak(model.compute_dtype, device)
+    weights = sum(t.numel() * t.itemsize for t in [*model.parameters(), *model.buffers()])
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    native = stored == torch.bfloat16 and bfloat16_is_native(device)
+    return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), watch.seconds, flops)
+
+
+def table(report: Report) -> str:
+    """Stages by p50 and p95, with achieved GFLOP/s against the measured peak."""
+    lines = [f"{'stage':<14} {'p50 s':>9} {'p95 s':>9} {'GFLOP':>9} {'GFLOP/s':>9} {'of peak':>8}"]
+    for stage, times in report.seconds.items():
+        p95 = sorted(times)[min(len(times) - 1, int(0.95 * len(times)))]
+        rate = report.achieved(stage)
+        gflop = report.flops.get(stage, 0) / 1e9
+        lines.append(f"{stage:<14} {median(times):>9.4f} {p95:>9.4f} {gflop:>9.1f} {rate:>9.1f} {rate / report.peak_gflops:>8.0%}")
+    weights, memory = report.weights_bytes / 2**30, report.peak_memory_bytes / 2**30
+    lines.append(f"matrix-product peak here and now: {report.peak_gflops:.0f} GFLOP/s on {report.threads} threads")
+    lines.append(f"weights {weights:.2f} GiB, peak memory of the process {memory:.2f} GiB ({memory / weights:.2f} x)")
+    if report.dtype != "float32" and not report.bfloat16_native:
+        lines.append("this CPU has no bfloat16 arithmetic: weights are widened to float32 tile by tile, activations are float32")
+    if report.dtype == "int8" and not report.vnni:
+        lines.append("this CPU has no VNNI: int8 saves memory here, not time")
+    return "\n".join(lines)
+
+
+def plot(report: Report, path: Path) -> None:
+    """Time by stage, and the share of the matrix-product peak that each reaches."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    stages = [s for s in report.seconds if s != "chunk"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    left.barh(stages, [median(report.seconds[s]) for s in stages])
+    left.set_xlabel("median time, s")
+    right.barh(stages, [100 * report.achieved(s) / report.peak_gflops for s in stages])
+    right.axvline(60, linestyle=":", color="black")
+    right.set_xlabel("share of the matrix-product peak, %")
+    for axes in (left, right):
+        axes.invert_yaxis()
+    figure.suptitle(f"{report.config} {report.dtype}, {report.threads} threads: {median(report.seconds['chunk']):.3g} s a chunk")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", choices=[*CONFIGS], default="tiny")
+    parser.add_argument("--dtype", choices=[*DTYPES], default="float32")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--words", type=int, default=10, help="valid text tokens of the instruction")
+    parser.add_argument("--steps", type=int, default=None, help="denoising steps (default: the configuration's)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=None, help="folder for bench_model_*.json and .png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the table, write JSON and plot where --out says so."""
+    if args.runs < 1:
+        raise ConfigError(f"--runs {args.runs}: at least 1")
+    config = CONFIGS[args.config]()
+    if args.steps is not None:
+        config = ModelConfig.from_dict({**config.to_dict(), "steps": args.steps})
+    report = measure(config, args.dtype, args.threads, args.runs, args.words, torch.device(args.device))
+    print(table(report))
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        name = args.out / f"bench_model_{args.config}_{args.dtype}"
+        name.with_suffix(".json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+        plot(report, name.with_suffix(".png"))
+    return 0
