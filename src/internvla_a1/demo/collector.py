@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import time
@@ -23,6 +24,7 @@ from trajectory_msgs.msg import JointTrajectory
 from internvla_a1.core.faults import Refusal
 from internvla_a1.core.types import ImageArray
 from internvla_a1.demo.latency import LatencyLog
+from internvla_a1.launcher.commands import apply_defaults
 from internvla_a1.ros import qos
 from internvla_a1.ros.image_bridge import pixels
 from internvla_a1.ros.run import make_executor
@@ -55,6 +57,7 @@ class Collector:
         self.lock = threading.Lock()
         self._on_overview = on_overview
         self._heard: set[str] = set()
+        apply_defaults(os.environ)
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self._node = Node("demo_collector", context=self._context)

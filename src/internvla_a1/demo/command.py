@@ -30,6 +30,7 @@ _START_LIMIT_S = 90.0
 _ARM_LIMIT_S = 20.0
 _REARMS = 5
 _FILM_HZ = 10.0
+_FILM_WIDTH = 560
 
 
 class DemoError(InternVLAError):
@@ -170,6 +171,7 @@ class Demo:
             "seed": str(s.seed),
             "sim_time": "false",  # one clock for stamps and receptions: latency can be read off
             "overview_rate": f"{_FILM_HZ}",
+            "overview_width": f"{_FILM_WIDTH}",
             "viewer": "true" if self._view == "window" else "false",
         }
 

@@ -65,6 +65,7 @@ class Report:
     latency_svg: str = ""
     links: list[Link] = field(default_factory=list)
     sheets: list[tuple[str, bytes]] = field(default_factory=list)
+    predicts: bool = True
     joints_svg: str = ""
     tracking_svg: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
@@ -83,7 +84,7 @@ def render(report: Report) -> str:
         _film(report.film),
         _score(report),
         _latency(report),
-        _sheets(report.sheets),
+        _sheets(report),
         _joints(report),
         _facts(report.facts),
     ]
@@ -129,24 +130,28 @@ def _latency(report: Report) -> str:
     )
 
 
-def _sheets(sheets: list[tuple[str, bytes]]) -> str:
-    if not sheets:
-        return (
-            "<h2>Foresight</h2><p class=muted>This policy predicts no pictures; "
-            "run with <code>--policy network</code> to see them here.</p>"
-        )
+def _sheets(report: Report) -> str:
+    sheets = report.sheets
     shown = "".join(
         f"<figure><img src='{_embed('image/jpeg', data)}' alt='now beside predicted'><figcaption>{html.escape(label)}</figcaption></figure>"
         for label, data in sheets
     )
-    return f"<h2>Foresight</h2><p>What the cameras saw, beside what the policy expected to see next.</p><div class=sheets>{shown}</div>"
+    if report.predicts:
+        lead = "<p>What the cameras saw, beside what the policy expected to see next.</p>"
+    else:
+        lead = (
+            "<p>What the cameras saw. The scripted expert predicts no pictures: "
+            "with <code>--policy network</code> they stand here, each beside what came.</p>"
+        )
+    return f"<h2>Foresight</h2>{lead}<div class=sheets>{shown}</div>"
 
 
 def _joints(report: Report) -> str:
     if not report.joints_svg:
         return ""
     return (
-        "<h2>Joints</h2><p>What the executor commanded and what the arm did.</p>"
+        "<h2>Joints</h2><p>What the executor commanded and what the arm did. While the gripper holds a parcel it is commanded tighter "
+        "than it can close: that is the grip.</p>"
         f"<figure>{report.joints_svg}</figure>"
         f"<figure>{report.tracking_svg}<figcaption>The busiest seconds of the joint that moves most.</figcaption></figure>"
     )

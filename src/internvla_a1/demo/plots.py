@@ -24,6 +24,7 @@ _STYLE = {
     "figure.facecolor": "none", "axes.facecolor": "none", "svg.hashsalt": "internvla_a1",
 }  # fmt: skip
 _POINTS = 500
+_LEAST_SPAN = 0.02  # rad or m
 
 
 def _svg(figure: Figure) -> str:
@@ -52,6 +53,9 @@ def joints(
             axis.plot(*_thin(measured_s, measured[:, j]), color=BLUE, lw=1.0, label="measured")
             axis.set_ylabel(f"{name}\n{units[j]}", rotation=0, ha="right", va="center")
             axis.yaxis.set_major_locator(plt.MaxNLocator(3))
+            low, high = axis.get_ylim()
+            if high - low < _LEAST_SPAN:  # a joint at rest is a line, not its noise
+                axis.set_ylim((low + high - _LEAST_SPAN) / 2, (low + high + _LEAST_SPAN) / 2)
         axes[0, 0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
         axes[-1, 0].set_xlabel("time, s")
         return _svg(figure)
@@ -91,8 +95,8 @@ def score(
         top = max(1.0, float(correct[-1]), float(wrong[-1]), float(missed[-1]))
         axis.set_ylim(-0.3, top * 1.08 + 0.3)
         for at, _ in orders:
-            axis.axvline(at, color=ORANGE, lw=0.9, alpha=0.6, ls=":")
-        axis.plot([], [], color=ORANGE, lw=0.9, ls=":", label="new instruction")
+            axis.axvline(at, color=ORANGE, lw=1.1, alpha=0.8, ls=":")
+        axis.plot([], [], color=ORANGE, lw=1.1, ls=":", label="new instruction")
         axis.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
         axis.set_xlim(0, end_s)
         axis.set_xlabel("time, s")
@@ -114,5 +118,5 @@ def latency(links: list[Link]) -> str:
         axis.set_xlim(0, 1.18 * max(k.p95_ms for k in links))
         axis.set_xlabel("ms")
         axis.grid(axis="y", visible=False)
-        axis.legend(loc="lower right", frameon=False)
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2, frameon=False)
         return _svg(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from internvla_a1.demo import page, plots
 from internvla_a1.demo.collector import Recording
 from internvla_a1.demo.latency import Link, servo_lag
 
-_SHEETS = 9
+_SHEETS = 6
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def build_report(settings: Settings, outcome: Outcome, pass_share: float) -> Wri
         score_svg=_score_plot(outcome),
         latency_svg=plots.latency(links) if links else "",
         links=links,
-        sheets=_sheets(outcome),
+        sheets=_sheets(outcome, predicts=settings.policy == "network"),
+        predicts=settings.policy == "network",
         facts=_facts(settings, outcome),
     )
     command_s, commanded, measured_s, measured = outcome.joint_rows
@@ -145,13 +147,15 @@ def _score_plot(outcome: Outcome) -> str:
     return plots.score(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3], orders, outcome.sorting_s)
 
 
-def _sheets(outcome: Outcome) -> list[tuple[str, bytes]]:
+def _sheets(outcome: Outcome, predicts: bool) -> list[tuple[str, bytes]]:
+    """Pictures evenly over the run; without predictions only the left half of each sheet, which shows what is."""
     import cv2
 
     sheets = outcome.recording.sheets
     chosen = [sheets[i] for i in np.unique(np.linspace(0, len(sheets) - 1, min(_SHEETS, len(sheets))).astype(int))] if sheets else []
     shown = []
-    for t, image in chosen:
+    for t, sheet in chosen:
+        image = sheet if predicts else sheet[:, : sheet.shape[1] // 2]
         done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
         if done:
             shown.append((f"{t - outcome.started_s:.1f} s", data.tobytes()))
@@ -168,7 +172,7 @@ def _facts(settings: Settings, outcome: Outcome) -> list[tuple[str, str]]:
     return [
         ("command", shlex.join(command)),
         ("time", f"{outcome.start_up_s:.1f} s until the policy had the arm, {seconds:.1f} s of sorting"),
-        ("machine", page.machine()),
+        ("machine", f"{page.machine()}, load average {os.getloadavg()[0]:.1f} at the end"),
         ("ROS domain", f"{outcome.domain}, this machine only"),
         (
             "messages heard",

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from internvla_a1.core.errors import ConfigError
@@ -66,16 +67,21 @@ def command(node: NodePlan, scratch: Path, index: int) -> list[str]:
 def environment(node: NodePlan) -> dict[str, str]:
     """Environment of a node: its own, plus this runner's defaults where nothing is set."""
     env = dict(node.environment)
+    apply_defaults(env)
+    source = Path(__file__).resolve().parents[2]
+    if source.name == "src":  # a plain checkout: `python -m internvla_a1...` must find it from any folder
+        env["PYTHONPATH"] = os.pathsep.join(p for p in (str(source), env.get("PYTHONPATH", "")) if p)
+    return env
+
+
+def apply_defaults(env: MutableMapping[str, str]) -> None:
+    """Set what is not set: discovery on this machine only, one thread a node, the Fast DDS profile of this package."""
     for name, value in _DEFAULTS.items():
         env.setdefault(name, value)
     share = package_share(PACKAGE)
     profile = share / "config" / "fastdds.xml" if share else None
     if profile and profile.is_file():
         env.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
-    source = Path(__file__).resolve().parents[2]
-    if source.name == "src":  # a plain checkout: `python -m internvla_a1...` must find it from any folder
-        env["PYTHONPATH"] = os.pathsep.join(p for p in (str(source), env.get("PYTHONPATH", "")) if p)
-    return env
 
 
 def real_launch() -> list[str] | None:
