@@ -100,7 +100,7 @@ class ChunkBuffer:
     def _fade(self, chunk: TimedChunk) -> tuple[int, int]:
         if self._config.chunk_mode == "rtc":
             committed = chunk.observed_ns + chunk.frozen_steps * chunk.dt_ns
-            return max(chunk.accepted_ns, committed), chunk.dt_ns
+            return max(chunk.accepted_ns, committed), min(chunk.dt_ns, nanoseconds(self._config.blend_s))
         return chunk.accepted_ns, nanoseconds(self._config.blend_s)
 
     def _drop_superseded(self, from_ns: int) -> None:

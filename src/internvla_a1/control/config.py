@@ -55,7 +55,7 @@ class ExecutorConfig:
     faults_in_a_row: int = _number(3, "", 1, 100, "so many refused chunks or joint states in a row are a fault")
     controller_retry_s: float = _number(1.0, "s", 0.1, 60.0, "least time between a controller's refusal and the next attempt")
     chunk_mode: str = _choice("blend", CHUNK_MODES, "how a new chunk takes over from the one before")
-    blend_s: float = _number(0.1, "s", 0.0, 1.0, "duration of the cross-fade between chunks")
+    blend_s: float = _number(0.05, "s", 0.0, 1.0, "duration of the cross-fade between chunks")
     ensemble_decay: float = _number(0.1, "", 0.0, 5.0, "ensemble mode: weight exp(-decay * rank), oldest first")
     teleop_mode: str = _choice("relative", TELEOP_MODES, "relative clutch (passive leader) or absolute with a ramp (active leader)")
     takeover_ramp_s: float = _number(1.0, "s", 0.0, 10.0, "absolute mode: time from the arm's position to the leader's")

@@ -20,6 +20,7 @@ from internvla_a1.control.gate import ChunkGate
 from internvla_a1.control.handover import TeleopInput
 from internvla_a1.control.intake import admit_chunk, admit_motion
 from internvla_a1.control.interface import Handover, Mode, PlannedMotion, Status, TeleopCommand, TickOutput
+from internvla_a1.control.limits import Limits
 from internvla_a1.control.measured import MeasuredJoints
 from internvla_a1.control.motion_clock import MotionClock
 from internvla_a1.control.mover import Mover, knot_of
@@ -66,6 +67,11 @@ class Executor:
         self.refusals: Counter[str] = Counter()
         self._accepted = self._rejected = self._limited = 0
         self._last_rejection = ""
+
+    @property
+    def limits(self) -> Limits:
+        """What the arm may do: the robot's limits with the soft margins of the parameters."""
+        return self._mover.limits
 
     # -- what comes in ---------------------------------------------------------------------------------------------------
 
@@ -114,12 +120,13 @@ class Executor:
         if self._measured.positions is None:
             return Refusal(Reason.NOT_ALLOWED, "no joint state yet")
         measured = self._measured.positions
-        checked = admit_chunk(timed, self._mover.state(knot_of(motion), measured)[0], motion, self.collision)
+        checked = admit_chunk(timed, self._mover.state(knot_of(motion), measured)[0], motion, self._mover.bounds, self.collision)
         if isinstance(checked, Refusal):
             return checked
         if checked.steps < timed.steps:
             self._count(Refusal(Reason.COLLISION, f"chunk {timed.chunk_id} cut after step {checked.steps - 1} of {timed.steps}"))
             self._last_rejection = f"{Reason.COLLISION.value}: chunk {timed.chunk_id} cut after step {checked.steps - 1}"
+        self._limited += checked.limited
         self._chunks.add(checked, self._mover.told(timed.observed_ns, measured))
         self._chunk_ns, self._first = now.steady_ns, False
         return None

@@ -25,6 +25,7 @@ class TimedChunk:
     dt_ns: int
     positions: FloatArray
     frozen_steps: int
+    limited: bool = False  # whether a position limit had a say
     before: FloatArray | None = None  # (joints,) where the arm was at observed_ns: what step 0 is approached from
 
     @property

@@ -10,14 +10,22 @@ from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.gate import TimedChunk, finite
 from internvla_a1.control.interface import Mode, PlannedMotion
+from internvla_a1.control.limits import Limits
 from internvla_a1.control.supervisor import Supervisor
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 
 
-def admit_chunk(chunk: TimedChunk, commanded: FloatArray, motion_ns: int, gate: CollisionGate | None) -> TimedChunk | Refusal:
-    """The chunk up to its last safe waypoint; refused only where not even the next waypoint is safe."""
+def admit_chunk(
+    chunk: TimedChunk, commanded: FloatArray, motion_ns: int, limits: Limits, gate: CollisionGate | None
+) -> TimedChunk | Refusal:
+    """The chunk inside the position limits, up to its last safe waypoint; refused only where not even the next waypoint is safe.
+
+    Limited before it is interpolated: a cubic through a waypoint far outside would swing the other way before it.
+    """
+    inside = np.clip(chunk.positions, limits.lower, limits.upper)
+    chunk = replace(chunk, positions=inside, limited=not np.array_equal(inside, chunk.positions))
     if gate is None:
         return chunk
     ahead = chunk.remaining_from(motion_ns)

@@ -106,12 +106,11 @@ def follow(before: Plan, knot: int, ref: Reference, limits: Limits, tracker: Tra
     acceleration, a speed or a position that was asked for and not given.
     """
     state = before.state(knot)
-    clipped = Reference(np.clip(ref.q, limits.lower, limits.upper), ref.v, ref.a)
-    q, v, a, limited = (tracker or Tracker(limits)).track(state, clipped)
+    q, v, a, limited = (tracker or Tracker(limits)).track(state, ref)
     ends = stop(v, a, limits.stop, limits.jerk)
     cells = _safe_cells(q, v, a, ends, limits)
     plan = _assemble(before, knot, q, v, a, ends, cells)
-    return plan, limited or bool(np.any(cells < ref.cells)) or not np.array_equal(clipped.q, ref.q)
+    return plan, limited or bool(np.any(cells < ref.cells))
 
 
 def _safe_cells(q: FloatArray, v: FloatArray, a: FloatArray, ends: Stop, limits: Limits) -> np.ndarray:

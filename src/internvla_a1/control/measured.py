@@ -71,6 +71,9 @@ class MeasuredJoints:
             return refusal
         moment = self._clock.of_stamp(stamp_ns, now)
         if self.positions is not None:
+            if moment == self._moment_ns and self._config.use_sim_time:  # simulated time stands still, the driver is alive
+                self._received_ns = now.steady_ns
+                return None
             if moment <= self._moment_ns:
                 return Refusal(Reason.STAMP_REPEATED, f"joint state {(self._moment_ns - moment) / NS:.4f} s older than the one held")
             if self.age_s(now) <= self._config.joint_state_age_s:

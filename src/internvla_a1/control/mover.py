@@ -93,8 +93,9 @@ class Mover:
         before = self.plan
         if before is None:
             return None
-        reference = reference_from(self.authority.apply(wanted, self.times(knot)))
-        plan, limited = follow(before, knot, reference, self.bounds, self._tracker)
+        asked = self.authority.apply(wanted, self.times(knot))
+        inside = np.clip(asked, self.bounds.lower, self.bounds.upper)
+        plan, limited = follow(before, knot, reference_from(inside), self.bounds, self._tracker)
         refusal = plan_refusal(plan, before, knot, self.bounds)
         if refusal is not None:  # the plan before goes on, and it ends at rest
             return refusal
@@ -104,7 +105,7 @@ class Mover:
                 return moved_by_hand(joint, distance, self._config)
         self.urgent |= bool(self._stopping)
         self.plan, self._stopping = plan, ""
-        self.limited = limited
+        self.limited = limited or not np.array_equal(asked, inside)
         return None
 
     def stop(self, steepest: bool, knot: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from internvla_a1.control.interface import Segment
 from internvla_a1.control.limits import Limits
-from internvla_a1.control.plan import KNOT_S, Plan
+from internvla_a1.control.plan import KNOT_NS, Plan
 from internvla_a1.core.clock import NS
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.types import FloatArray
@@ -50,7 +50,6 @@ def segment_of(plan: Plan, knot: int, motion_ns: int, stamp_ns: int, names: tupl
     """The rest of a plan from a knot on, as few points as reproduce it."""
     start = min(knot - plan.first, len(plan.q) - 1)
     rows = np.concatenate([[start], plan.sent[plan.sent > start]])
-    times = (rows + plan.first) * KNOT_S - motion_ns / NS
-    if start < knot - plan.first:  # long at rest: one point, now
-        times = np.array([knot * KNOT_S - motion_ns / NS])
-    return Segment(stamp_ns, names, np.maximum(times, 0.0), plan.q[rows], plan.v[rows])
+    knots = rows + plan.first if start == knot - plan.first else np.array([knot])  # long at rest: one point, now
+    times = (knots * KNOT_NS - motion_ns) / NS  # whole numbers first: motion time is large
+    return Segment(stamp_ns, names, times, plan.q[rows], plan.v[rows])

@@ -15,6 +15,7 @@ from internvla_a1.core.types import FloatArray
 
 KNOT_S = 0.01
 KNOT_NS = int(KNOT_S * NS)
+REST_SPEED = 1e-3  # rad/s or m/s: a tracker comes to rest in the limit only
 CELL = 2  # knots between two decisions of the tracker: jerk is constant over a cell
 
 
@@ -42,9 +43,9 @@ class Plan:
         return self.q[i], self.v[i], self.a[i]
 
     def rest_after(self, knot: int) -> bool:
-        """Whether nothing moves from this knot on."""
+        """Whether nothing moves from this knot on, to a speed that nobody sees."""
         i = knot - self.first
-        return i >= len(self.q) - 1 or not np.any(self.v[max(i, 0) :])
+        return i >= len(self.q) - 1 or float(np.abs(self.v[max(i, 0) :]).max()) < REST_SPEED
 
     def remaining(self, knot: int, knots: int) -> FloatArray:
         """Accelerations (knots, joints) from an absolute knot on, 0 after the end."""

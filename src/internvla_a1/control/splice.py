@@ -10,7 +10,7 @@ import numpy as np
 
 from internvla_a1.core.types import FloatArray
 
-POLES_RAD_S = (24.0, 32.0, 45.0)  # 0.05 rad to under 1 mrad in 0.3 s; slower for joints with little jerk
+POLES_RAD_S = (28.0, 36.0, 48.0)  # 0.05 rad to under 1 mrad in 0.3 s; slower for joints with little jerk
 BRAKING_SHARE = 0.6  # of max_acceleration, used by the square-root law
 
 
