@@ -70,7 +70,7 @@ class Cell:
         place = (float(belt_link[0]), self.belt_top)
         self._pool = ParcelPool(self.model, self.data, self.config.parcels, self.config.look, place)
         self._stream = ParcelStream(self._pool, self.config.parcels, self.bins, self.belt_top)
-        self._desk = OrderDesk(self.config.orders, self.belt_top)
+        self._desk = OrderDesk(self.config.orders, place)
         self.cameras = Cameras(self.model, self.data, self.config)
         self._randomiser = Randomiser(self.model)
         self.controller = TrajectoryController(self._joint_names, self.robot.array("home"))

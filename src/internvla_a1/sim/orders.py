@@ -8,13 +8,16 @@ from internvla_a1.core.scene import BINS, Order, Scene, SceneObject, parse_order
 from internvla_a1.sim.config import Orders
 
 HELD_HEIGHT = 0.06  # a parcel whose centre is this far above its place on the belt is in the gripper
+BELT_HALF = 0.15  # and one that is further from the middle of the belt is not on it, m
 
 
 class OrderDesk:
     """One order at a time. `order` is None while no parcel is coming."""
 
-    def __init__(self, settings: Orders, belt_top: float) -> None:
-        self._settings, self._belt_top = settings, belt_top
+    def __init__(self, settings: Orders, belt: tuple[float, float]) -> None:
+        """belt: x of its middle and height of its top, m."""
+        self._settings = settings
+        self._belt_x, self._belt_top = belt
         self._rng = np.random.default_rng(0)
         self.order: Order | None = None
         self.target = ""  # name of the parcel that the desk has in mind
@@ -72,7 +75,8 @@ class OrderDesk:
     def _off_belt(self, o: SceneObject) -> bool:
         """In the gripper, in the air or in a bin."""
         height = o.position[2] - self._belt_top - o.size[2] / 2
-        return bool(height > HELD_HEIGHT or height < -0.02)
+        aside = abs(o.position[0] - self._belt_x) > BELT_HALF
+        return bool(aside or height > HELD_HEIGHT or height < -0.02)
 
     def _coming(self, o: SceneObject, speed: float) -> bool:
         s = self._settings

@@ -26,9 +26,7 @@ class Randomiser:
         m.vis.headlight.ambient[:] = ambient * rng.uniform(1 - 0.35 * s, 1 + 0.35 * s)
         m.vis.headlight.diffuse[:] = diffuse * rng.uniform(1 - 0.35 * s, 1 + 0.35 * s)
         tints = s * rng.uniform(-0.12, 0.12, (m.nbody, 3))
-        m.geom_rgba[:] = self._geom_rgba
         m.geom_rgba[:, :3] = np.clip(self._geom_rgba[:, :3] + tints[m.geom_bodyid], 0, 1)
-        m.mat_rgba[:] = self._mat_rgba
         m.mat_rgba[:, :3] = np.clip(self._mat_rgba[:, :3] * (1 + s * rng.uniform(-0.2, 0.0, (m.nmat, 3))), 0, 1)
         m.cam_pos[:] = self._cam_pos + s * rng.uniform(-0.012, 0.012, (m.ncam, 3))
         m.cam_fovy[:] = self._cam_fovy * (1 + s * rng.uniform(-0.03, 0.03, m.ncam))

@@ -213,3 +213,19 @@ def test_on_a_standing_belt_only_parcels_within_reach_are_ordered(cell: Cell) ->
     cell.set_belt_speed(0.1)
     cell.advance(1.0)
     assert cell.order is not None
+
+
+def test_an_order_passes_on_to_a_twin_that_is_on_its_way_into_the_bin(cell: Cell) -> None:
+    """Two parcels fit the order; the arm took the one that the desk did not have in mind."""
+    desk = cell._desk
+    scene = cell.scene()
+    order = cell.order
+    assert order is not None
+    target = next(o for o in scene.objects if o.name == desk.target)
+    gone = replace(target, position=np.array([0.48, 0.6, target.position[2]]))
+    twin = replace(target, name="twin", position=np.array([0.14, -0.4, 0.13]))
+    assert not desk.passed(replace(scene, objects=(gone, twin)), set())
+    assert desk.target == "twin"
+    desk.target = target.name
+    assert desk.passed(replace(scene, objects=(gone, twin)), {"twin"})
+    assert desk.passed(replace(scene, objects=(gone,)), set())
