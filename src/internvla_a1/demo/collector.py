@@ -12,20 +12,25 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import KeyValue
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState, Observation, SortingScore
 from internvla_a1_msgs.srv import SetMode
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1.core.faults import Refusal
 from internvla_a1.core.types import ImageArray
-from internvla_a1.demo.latency import LatencyLog
+from internvla_a1.demo.latency import ClockMap, LatencyLog
 from internvla_a1.launcher.commands import apply_defaults
 from internvla_a1.ros import qos
+from internvla_a1.ros.heartbeat import TOPIC as HEARTBEAT
+from internvla_a1.ros.heartbeat import read_beat
 from internvla_a1.ros.image_bridge import pixels
 from internvla_a1.ros.run import make_executor
 
@@ -35,9 +40,11 @@ _SHEET_EVERY_S = 4.0
 
 @dataclass
 class Recording:
-    """What was heard. Times in s of this machine's clock; joint rows follow `joint_names`."""
+    """What was heard. Times are wall time in s, of joint rows simulated time in s; joint rows follow `joint_names`."""
 
     latency: LatencyLog = field(default_factory=LatencyLog)
+    clock: ClockMap = field(default_factory=ClockMap)
+    states: dict[str, str] = field(default_factory=dict)  # node: lifecycle state
     joint_names: tuple[str, ...] = ()
     commanded: list[tuple[float, list[float]]] = field(default_factory=list)
     measured: list[tuple[float, list[float]]] = field(default_factory=list)
@@ -52,8 +59,8 @@ class Recording:
 class Collector:
     """Owns a ROS context, a node and the thread that spins it. `on_overview(image, stamp_ns)` is called in that thread."""
 
-    def __init__(self, domain: int, on_overview: Callable[[ImageArray, int], None] | None = None) -> None:
-        self.recording = Recording()
+    def __init__(self, domain: int, pace: float = 1.0, on_overview: Callable[[ImageArray, int], None] | None = None) -> None:
+        self.recording = Recording(clock=ClockMap(pace))
         self.lock = threading.Lock()
         self._on_overview = on_overview
         self._heard: set[str] = set()
@@ -80,9 +87,11 @@ class Collector:
 
             node.create_subscription(kind, topic, received, profile, raw=raw)
 
+        listen(Clock, "/clock", qos.CLOCK, self._clock)
+        listen(KeyValue, HEARTBEAT, qos.DEFAULT, self._beat)
         listen(Observation, "perception/observation", qos.NEWEST, self._observation, raw=True)
         listen(ActionChunk, "policy/action_chunk", qos.DEFAULT, self._chunk)
-        listen(JointTrajectory, "arm_controller/joint_trajectory", qos.DEFAULT, self._segment, raw=True)
+        listen(JointTrajectory, "arm_controller/joint_trajectory", qos.DEFAULT, lambda m, t: None, raw=True)
         listen(ExecutorStatus, "executor/status", qos.DEFAULT, self._status)
         listen(HandoverState, "handover/state", qos.LATCHED, self._handover)
         listen(SortingScore, "cell/score", qos.LATCHED, self._score)
@@ -93,20 +102,26 @@ class Collector:
             listen(Image, "overview/image_raw", qos.SENSOR, self._overview)
         self._belt = node.create_publisher(Float64, "cell/belt_speed", qos.RELIABLE)
         self._mode = node.create_client(SetMode, "handover/set_mode")
+        self._clear = node.create_client(Trigger, "executor/clear_fault")
 
     def _spin(self) -> None:
         while not self._stopping and self._context.ok():
             self._executor.spin_once(timeout_sec=0.2)
 
+    def _clock(self, message: Clock, now: int) -> None:
+        self.recording.clock.add(_ns(message.clock), now)
+
+    def _beat(self, message: KeyValue, now: int) -> None:
+        beat = read_beat(message)
+        if beat is not None:
+            self.recording.states[beat.node.rpartition("/")[2]] = beat.state
+
     def _observation(self, data: bytes, now: int) -> None:
         # Reading only the header spares this process the copy of three pictures 15 times a second.
-        self.recording.latency.observation(_raw_stamp(data), now)
-
-    def _segment(self, data: bytes, now: int) -> None:
-        if self.recording.modes and self.recording.modes[-1][1] == "policy":
-            self.recording.latency.command(_raw_stamp(data), now)
-        else:
-            self.recording.latency.disarmed()
+        stamp = _raw_stamp(data)
+        taken = self.recording.clock.wall_ns(stamp)
+        if taken is not None:
+            self.recording.latency.observation(stamp, taken, now)
 
     def _chunk(self, message: ActionChunk, now: int) -> None:
         self.recording.latency.chunk(message.id, _ns(message.header.stamp), now, message.inference_time)
@@ -121,6 +136,9 @@ class Collector:
         r.last_rejection = message.last_rejection
 
     def _handover(self, message: HandoverState, now: int) -> None:
+        # Sent in the tick whose segment is the first from a new chunk.
+        if message.mode == HandoverState.POLICY:
+            self.recording.latency.command(message.chunk_id, now)
         mode = MODE_NAMES.get(message.mode, str(message.mode))
         if not self.recording.modes or self.recording.modes[-1][1:] != (mode, message.reason):
             self.recording.modes.append((now / 1e9, mode, message.reason))
@@ -152,11 +170,6 @@ class Collector:
         if self._on_overview is not None and not isinstance(image, Refusal):
             self._on_overview(np.array(image), _ns(message.header.stamp))
 
-    def heard(self, *topics: str) -> list[str]:
-        """Which of the topics have had a message."""
-        with self.lock:
-            return [t for t in topics if self.recording.counts.get(t)]
-
     @property
     def mode(self) -> tuple[str, str]:
         """Handover mode and its reason; empty while the executor has not spoken."""
@@ -168,16 +181,11 @@ class Collector:
 
     def request_mode(self, mode: str, limit_s: float = 5.0) -> str:
         """Ask the executor for a mode; '' when it agreed, else its reason."""
-        if not self._mode.wait_for_service(timeout_sec=limit_s):
-            return "the executor does not answer"
-        future = self._mode.call_async(SetMode.Request(mode=mode))
-        end = time.monotonic() + limit_s
-        while not future.done() and time.monotonic() < end:
-            time.sleep(0.02)
-        if not future.done():
-            return "the executor does not answer"
-        answer = future.result()
-        return "" if answer.success else answer.message
+        return _ask(self._mode, SetMode.Request(mode=mode), limit_s)
+
+    def clear_fault(self, limit_s: float = 5.0) -> str:
+        """Clear a latched fault, as a person beside the arm would; '' when it is cleared, else why not."""
+        return _ask(self._clear, Trigger.Request(), limit_s)
 
     def close(self) -> None:
         """Stop listening. What was recorded stays."""
@@ -185,6 +193,20 @@ class Collector:
         self._thread.join(2.0)
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
+
+
+def _ask(client: Any, request: Any, limit_s: float) -> str:
+    """Call a service whose answer has success and message, from a thread that does not spin."""
+    if not client.wait_for_service(timeout_sec=limit_s):
+        return "the executor does not answer"
+    future = client.call_async(request)
+    end = time.monotonic() + limit_s
+    while not future.done() and time.monotonic() < end:
+        time.sleep(0.02)
+    if not future.done():
+        return "the executor does not answer"
+    answer = future.result()
+    return "" if answer.success else answer.message
 
 
 def _raw_stamp(data: bytes) -> int:

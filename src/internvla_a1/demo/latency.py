@@ -5,6 +5,7 @@ camera stamp ── observation ── chunk ── command ── motion
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -28,45 +29,65 @@ class Link:
     worst_ms: float
 
 
+class ClockMap:
+    """Simulated time on the wall clock, from the moments at which /clock came. `pace`: simulated seconds per second in between."""
+
+    def __init__(self, pace: float = 1.0) -> None:
+        self._pace = pace
+        self._simulated: list[int] = []
+        self._wall: list[int] = []
+
+    def add(self, simulated_ns: int, wall_ns: int) -> None:
+        """A /clock message has come. Times that do not rise are left out."""
+        if not self._simulated or simulated_ns > self._simulated[-1]:
+            self._simulated.append(simulated_ns)
+            self._wall.append(wall_ns)
+
+    def wall_ns(self, simulated_ns: int) -> int | None:
+        """The wall time of a stamp; None before the first /clock."""
+        k = bisect_right(self._simulated, simulated_ns) - 1
+        return self._wall[k] + round((simulated_ns - self._simulated[k]) / self._pace) if k >= 0 else None
+
+    def simulated_ns(self, wall_ns: int) -> int | None:
+        """The stamp of a wall time; None before the first /clock."""
+        k = bisect_right(self._wall, wall_ns) - 1
+        return self._simulated[k] + round((wall_ns - self._wall[k]) * self._pace) if k >= 0 else None
+
+
 @dataclass
 class LatencyLog:
     """Takes receptions as they come and keeps the time that each stretch took."""
 
     samples: dict[str, list[float]] = field(default_factory=dict)
-    _observations: OrderedDict[int, int] = field(default_factory=OrderedDict)
-    _chunks: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)
+    _observations: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)  # stamp: taken, received
+    _chunks: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)  # id: stamp, received
 
     def _add(self, link: str, ns: int) -> None:
         self.samples.setdefault(link, []).append(ns / _MS)
 
-    def observation(self, stamp_ns: int, received_ns: int) -> None:
-        """An observation of the instant `stamp_ns` (that of its pictures) has come."""
-        self._add("observation", received_ns - stamp_ns)
-        _keep(self._observations, stamp_ns, received_ns)
+    def observation(self, stamp_ns: int, taken_ns: int, received_ns: int) -> None:
+        """An observation has come. stamp_ns as in the message; taken_ns: that instant on the clock of the receptions."""
+        self._add("observation", received_ns - taken_ns)
+        _keep(self._observations, stamp_ns, (taken_ns, received_ns))
 
     def chunk(self, chunk_id: int, stamp_ns: int, received_ns: int, inference_s: float) -> None:
-        """A chunk computed from the observation of `stamp_ns` has come."""
-        seen = self._observations.get(stamp_ns)
-        if seen is not None:
-            self._add("chunk", received_ns - seen)
+        """A chunk computed from the observation with `stamp_ns` has come."""
+        if stamp_ns in self._observations:
+            self._add("chunk", received_ns - self._observations[stamp_ns][1])
         self._add("inference", round(inference_s * 1e9))
         _keep(self._chunks, chunk_id, (stamp_ns, received_ns))
 
-    def command(self, stamp_ns: int, received_ns: int) -> None:
-        """A segment that the executor computed at `stamp_ns` has come; the first one computed after a chunk came is a sample."""
-        for chunk_id, (observed_ns, chunk_ns) in list(self._chunks.items()):
-            if stamp_ns < chunk_ns:
-                continue
-            del self._chunks[chunk_id]
-            self._add("command", received_ns - chunk_ns)
-            self._add("whole", received_ns - observed_ns)
-            seen = self._observations.get(observed_ns)
-            if seen is not None:
-                self._add("without_policy", received_ns - chunk_ns + seen - observed_ns)
-
-    def disarmed(self) -> None:
-        """The policy does not have the arm: chunks that wait for a command will not get one."""
-        self._chunks.clear()
+    def command(self, chunk_id: int, received_ns: int) -> None:
+        """The executor commands the arm from this chunk; the first time is a sample."""
+        stamp_ns, chunk_ns = self._chunks.pop(chunk_id, (0, 0))
+        if not chunk_ns:
+            return
+        after_chunk = max(0, received_ns - chunk_ns)  # over two connections the command may come some 0.1 ms early
+        self._add("command", after_chunk)
+        if stamp_ns in self._observations:
+            taken_ns, seen_ns = self._observations[stamp_ns]
+            self._add("whole", received_ns - taken_ns)
+            self._add("without_policy", after_chunk + seen_ns - taken_ns)
 
     def links(self, motion_ms: list[float]) -> list[Link]:
         """The table of the report; a link that was never seen is left out. motion_ms: from servo_lag()."""
@@ -78,7 +99,7 @@ _LINKS = (
     ("observation", "camera → observation", "picture taken → synchronised observation: rendering, transport, decoding"),
     ("chunk", "observation → chunk", "observation → action chunk: the policy with its transport"),
     ("inference", "  of which inference", "time that the policy itself reports"),
-    ("command", "chunk → command", "action chunk → the first command that the executor computes after it"),
+    ("command", "chunk → command", "action chunk → the first command that the executor takes from it"),
     ("motion", "command → motion", "lag of the measured joints behind the commanded ones"),
     ("whole", "camera → command", "the whole path, policy included"),
     ("without_policy", "camera → command without the policy", "the path less the stretch observation → chunk"),

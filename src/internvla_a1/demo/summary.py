@@ -14,6 +14,7 @@ from internvla_a1.demo.collector import Recording
 from internvla_a1.demo.latency import Link, servo_lag
 
 _SHEETS = 6
+Stop = tuple[float, str, str]  # wall time s, mode, reason: the executor stopped and nobody had asked
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Settings:
     belt_speed: float
     parcels: int
     seed: int
+    real_time_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Outcome:
     started_s: float
     ended_s: float
     start_up_s: float
-    holds: int
+    stops: list[Stop]
     domain: int
 
     @property
@@ -49,10 +51,18 @@ class Outcome:
         return self.recording.score[-1][1:] if self.recording.score else (0, 0, 0)
 
     @property
+    def real_time_factor(self) -> float:
+        """Simulated seconds per second while sorting; nan where /clock was not heard."""
+        clock = self.recording.clock
+        first, last = clock.simulated_ns(round(self.started_s * 1e9)), clock.simulated_ns(round(self.ended_s * 1e9))
+        return (last - first) / 1e9 / self.sorting_s if first is not None and last is not None else float("nan")
+
+    @property
     def joint_rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """command times (n,), commanded (n, joints), measured times (m,), measured (m, joints); s since started_s."""
-        command = np.array([t for t, _ in self.recording.commanded]) - self.started_s
-        measure = np.array([t for t, _ in self.recording.measured]) - self.started_s
+        """command times (n,), commanded (n, joints), measured times (m,), measured (m, joints); simulated s since the start."""
+        began = (self.recording.clock.simulated_ns(round(self.started_s * 1e9)) or 0) / 1e9
+        command = np.array([t for t, _ in self.recording.commanded]) - began
+        measure = np.array([t for t, _ in self.recording.measured]) - began
         joints = len(self.recording.joint_names)
         commanded = np.array([row for _, row in self.recording.commanded], dtype=float).reshape(len(command), joints)
         measured = np.array([row for _, row in self.recording.measured], dtype=float).reshape(len(measure), joints)
@@ -167,11 +177,13 @@ def _facts(settings: Settings, outcome: Outcome) -> list[tuple[str, str]]:
     counts = r.counts
     command = ["internvla-a1", "demo", "--policy", settings.policy, "--belt-speed", f"{settings.belt_speed:g}"]
     command += ["--parcels", str(settings.parcels), "--seed", str(settings.seed)]
+    command += ["--real-time-factor", f"{settings.real_time_factor:g}"] if settings.real_time_factor != 1.0 else []
     command += ["--checkpoint", settings.checkpoint] if settings.policy == "network" else []
     seconds = outcome.sorting_s
     return [
         ("command", shlex.join(command)),
-        ("time", f"{outcome.start_up_s:.1f} s until the policy had the arm, {seconds:.1f} s of sorting"),
+        ("start-up", f"{outcome.start_up_s:.1f} s until the policy had the arm"),
+        ("sorting", f"{seconds:.1f} s at {outcome.real_time_factor:.2f} × real time"),
         ("machine", f"{page.machine()}, load average {os.getloadavg()[0]:.1f} at the end"),
         ("ROS domain", f"{outcome.domain}, this machine only"),
         (
@@ -186,5 +198,6 @@ def _facts(settings: Settings, outcome: Outcome) -> list[tuple[str, str]]:
             f"{counts.get('chunks accepted', 0)} accepted, {counts.get('chunks rejected', 0)} refused"
             + (f" (last: {r.last_rejection})" if r.last_rejection else ""),
         ),
-        ("executor", f"{counts.get('limits applied', 0)} ticks at a limit, {outcome.holds} unplanned stops"),
+        ("executor", f"{counts.get('limits applied', 0)} ticks at a limit, {len(outcome.stops)} unplanned stops"),
+        *((f"stop at {t - outcome.started_s:.1f} s", f"{mode}: {reason}; armed again by the demo") for t, mode, reason in outcome.stops),
     ]
