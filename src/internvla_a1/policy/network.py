@@ -60,9 +60,9 @@ class NetworkPolicy:
                 raise ConfigError(f"threads must be at least 1, not {threads}")
             torch.set_num_threads(threads)
         self.robot, self.device = robot, torch.device(device)
-        checkpoint = open_checkpoint(weights, verify=verify)
         with device_errors_named(self.device, f"loading {weights}"):
-            self.model = load_model(weights, device=device, dtype=dtype, compat=compat, verify=False)
+            self.model = load_model(weights, device=device, dtype=dtype, compat=compat, verify=verify)
+        checkpoint = open_checkpoint(weights, verify=False)  # verified just now; only headers, config and statistics are read
         self.agreement = agree(checkpoint, self.model.config, robot, normalization)
         self.pipeline: Pipeline = make_pipeline(checkpoint, self.model.config, self.agreement, tokenizer)
         self.history_s, self.horizon_s = self.agreement.history_s, self.agreement.horizon_s

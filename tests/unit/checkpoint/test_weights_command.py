@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from internvla_a1.core.errors import CheckpointError, ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
-from internvla_a1.model.checkpoint import open_checkpoint, write_checkpoint
+from internvla_a1.model.checkpoint import Contract, open_checkpoint, write_checkpoint
 from internvla_a1.model.checkpoint.cli import add_arguments, run
 from internvla_a1.model.checkpoint.convert import contract_for, convert
 from internvla_a1.model.checkpoint.describe import PARTS, part_of
@@ -164,3 +164,24 @@ def test_writing_into_a_mapped_tensor_never_reaches_the_disk(tmp_path: Path) -> 
     open_checkpoint(tmp_path).tensors["model.x"].fill_(3.0)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert float(open_checkpoint(tmp_path).tensors["model.x"].sum()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"joint_names": "ab", "delta": [True, False]}, "must be text"),
+        ({"joint_names": [1, 2], "delta": [True, False]}, "must be text"),
+        ({"views": ["top"]}, "must be text"),
+        ({"delta": [True, False]}, "2 delta flags"),
+        ({"joint_names": [], "delta": []}, "0 joint names"),
+        ({"control_dt_s": 0.0}, "control_dt_s"),
+        ({"control_dt_s": "fast"}, "contract"),
+        ({"normalization": "median"}, "median"),
+        ({"colour": "red"}, "unknown key"),
+    ],
+)
+def test_a_contract_of_the_wrong_form_is_refused(changes: dict, said: str) -> None:
+    good = {"embodiment": "arm", "joint_names": ["a"], "delta": [True], "views": {"image0": "top"}, "control_dt_s": 0.1}
+    assert Contract.from_json("manifest", good).joint_names == ("a",)
+    with pytest.raises(CheckpointError, match=said):
+        Contract.from_json("manifest", {**good, **changes})

@@ -41,6 +41,9 @@ class Contract:
     horizon_steps: int = 15
 
     def __post_init__(self) -> None:
+        texts = (self.embodiment, *self.joint_names, *self.views, *self.views.values()) if isinstance(self.views, dict) else (None,)
+        if not isinstance(self.joint_names, tuple) or not all(isinstance(t, str) for t in texts):
+            raise CheckpointError("contract: embodiment, joint names and views must be text")
         if len(self.delta) != len(self.joint_names) or not self.joint_names:
             raise CheckpointError(f"contract: {len(self.joint_names)} joint names and {len(self.delta)} delta flags")
         if self.normalization not in ("mean_std", "min_max"):
@@ -55,7 +58,8 @@ class Contract:
         if not isinstance(value, dict) or not set(value) <= known:
             raise CheckpointError(f"{where}: contract: unknown key; available: {', '.join(sorted(known))}")
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            return cls(**values)
         except TypeError as error:
             raise CheckpointError(f"{where}: contract: {error}") from error
 

@@ -29,7 +29,7 @@ class MappedFile:
     def bytes_of(self, name: str) -> memoryview:
         """The stored bytes of one tensor."""
         entry = self.header.tensors[name]
-        return memoryview(self._bytes[entry.begin : entry.end].numpy())
+        return self._bytes[entry.begin : entry.end].numpy().data
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, in its stored dtype and shape."""

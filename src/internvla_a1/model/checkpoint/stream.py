@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ class Planned:
 
 def plan(tensors: Mapping[str, Tensor]) -> dict[str, Planned]:
     """Tensors that already exist."""
-    return {name: Planned(t.dtype, tuple(t.shape), lambda t=t: t) for name, t in tensors.items()}
+    return {name: Planned(t.dtype, tuple(t.shape), partial(torch.Tensor.detach, t)) for name, t in tensors.items()}
 
 
 def write_tensors(path: Path, planned: Mapping[str, Planned], metadata: Mapping[str, str] | None = None) -> None:
@@ -70,4 +71,4 @@ def _bytes(path: Path, name: str, planned: Planned) -> memoryview:
         raise CheckpointError(f"{path}: tensor {name} is {list(tensor.shape)}, announced as {list(planned.shape)}")
     if not all_finite(tensor):
         raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; not written")
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
