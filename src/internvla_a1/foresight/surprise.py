@@ -2,18 +2,18 @@
 
 For one view, let P be the picture predicted `horizon_s` ago for now, N the picture now, O the picture that the prediction
 was made from. Every picture is first shrunk to a grid of block means, which removes the blur of the image decoder and the
-noise of the camera. The difference d(A, B) of two pictures is the mean over the 5 % of blocks that differ most, after the
-median difference of each colour (exposure, white balance) is taken away; the largest blocks, because what moves in a cell is small.
+noise of the camera. The difference d(A, B) of two pictures is the mean over the 2 % of blocks that differ most (what moves in
+a cell is small), after B's colours are scaled to A's medians (exposure and white balance are no surprise).
 
     error = d(P, N)        how wrong the prediction was
     copy  = d(O, N)        how wrong "nothing changes" was
-    floor = 20 % quantile of `error` over the last 300    what the decoder always gets wrong
-    scale = median of `copy` over the last minute            how much usually changes in one horizon
+    floor = 2 % quantile of `error` over the last 300    what the decoder gets wrong at its best
+    scale = median of `copy` over the last 300           how much usually changes in one horizon
     surprise = max(0, error - floor) / (max(scale, 0.02) + 0.02)
 
-and the score of an instant is the largest over the views. 0: as predicted. 1: as far off as a guess that nothing would change.
-Above about 2: something happened that has no place in the plan, such as a hand in the picture. The scale is a median over time and not
-the copy error of the same instant, because an intruder spoils both errors alike and would cancel out.
+and the score of an instant is the largest over the views. 0: as predicted. From about 0.6: no better than guessing that nothing
+changes. 1 and more: something came or went that the plan does not know. The scale is a median over time and not the copy
+error of the same instant, because an intruder spoils both errors alike and would cancel out.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.types import Foresight, ImageArray, Observation
 
 GRID = 28
-WORST_PART = 0.05
+WORST_PART = 0.02
+LARGEST_GAIN = 2.0
 LEAST = 0.02  # of full scale: a change smaller than this is not a change
-FLOOR_QUANTILE = 0.2
+FLOOR_QUANTILE = 0.02
 
 Blocks = NDArray[np.float32]
 
@@ -44,9 +45,8 @@ def blocks(image: ImageArray) -> Blocks:
 
 def difference(a: Blocks, b: Blocks) -> float:
     """d(A, B) of the module's text, 0..1."""
-    delta = a - b
-    delta -= np.median(delta, axis=(0, 1))
-    per_block = np.sort(np.abs(delta).mean(axis=2).ravel())
+    gain = (np.median(a, axis=(0, 1)) + LEAST) / (np.median(b, axis=(0, 1)) + LEAST)
+    per_block = np.sort(np.abs(a - b * np.clip(gain, 1 / LARGEST_GAIN, LARGEST_GAIN)).mean(axis=2).ravel())
     worst = max(1, round(WORST_PART * per_block.size))
     return float(per_block[-worst:].mean())
 

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from internvla_a1.core.clock import nanoseconds
+from internvla_a1.core.types import ActionChunk
+from internvla_a1.policy.commitment import Commitments
+
+DT = 0.1
+
+
+def chunk(stamp_s, chunk_id, steps=10, offset=0.0):
+    """Joint value = time of the step, s, so that the right rows are easy to tell."""
+    times = stamp_s + DT * (np.arange(steps) + 1)
+    return ActionChunk(nanoseconds(stamp_s), chunk_id, ("j",), DT, (times + offset)[:, None])
+
+
+def test_committed_rows_are_the_old_plan_on_the_new_chunks_grid():
+    c = Commitments(margin_s=0.0)
+    c.sent(chunk(10.0, 1), nanoseconds(10.25))
+    c.executing(1)
+    got = c.steps(nanoseconds(10.35), DT)
+    np.testing.assert_allclose(got.positions[:, 0], 10.35 + DT * np.arange(1, 7))
+    assert got.frozen == 2, "a delay of 0.25 s covers two whole steps"
+
+
+def test_the_delay_expected_is_the_longest_of_the_last_ten_and_the_margin():
+    c = Commitments(margin_s=0.02)
+    for k in range(12):
+        c.sent(chunk(k, k), nanoseconds(k + (0.9 if k == 0 else 0.3 if k == 5 else 0.1)))
+    assert c.delay_s == pytest.approx(0.32)
+
+
+def test_nothing_is_committed_before_the_executor_follows_a_chunk_or_after_its_end():
+    c = Commitments()
+    c.sent(chunk(10.0, 1), nanoseconds(10.1))
+    assert c.steps(nanoseconds(10.2), DT) is None
+    c.executing(1)
+    assert c.steps(nanoseconds(10.2), DT) is not None
+    assert c.steps(nanoseconds(10.95), DT) is None
+    c.executing(77)
+    assert c.steps(nanoseconds(10.2), DT) is None
+
+
+def test_a_chunk_sent_since_the_last_report_counts_as_followed_and_a_refused_one_does_not():
+    c = Commitments()
+    c.sent(chunk(10.0, 1), nanoseconds(10.1))
+    c.executing(1)
+    c.sent(chunk(10.2, 2, offset=5.0), nanoseconds(10.3))
+    assert c.steps(nanoseconds(10.4), DT).positions[0, 0] == pytest.approx(15.5)
+    c.executing(1)
+    assert c.steps(nanoseconds(10.4), DT).positions[0, 0] == pytest.approx(10.5)
+
+
+def test_after_clear_nothing_is_committed():
+    c = Commitments()
+    c.sent(chunk(10.0, 1), nanoseconds(10.1))
+    c.executing(1)
+    c.clear()
+    assert c.steps(nanoseconds(10.2), DT) is None
