@@ -189,13 +189,13 @@ class InternVLAA1(nn.Module):
         if isinstance(self.config.vision, QwenVisionConfig):
             assert inputs.patches is not None and inputs.patch_grid is not None
             return self.vision(inputs.patches[layout.views].to(self.compute_dtype), inputs.patch_grid)
-        images = inputs.images[:, :, inputs.now].flatten(0, 1)[layout.views].to(self.compute_dtype)
+        images = inputs.images[:, :, inputs.now].flatten(0, 1)[layout.views]
         if isinstance(self.config.vision, InternVisionConfig):
-            return self.vision(images)
+            return self.vision(images.to(self.compute_dtype))
         first_text = inputs.ids.shape[1] - self.config.text_tokens
         text = self.embed_tokens(inputs.ids[:, first_text:])
         text = text * inputs.pattern.prefix_valid[:, first_text:, None].to(text.device, text.dtype)
-        return self.vision(images, text.to(self.compute_dtype)[layout.views // self.config.views])
+        return self.vision(images.float(), text.float()[layout.views // self.config.views]).to(self.compute_dtype)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> tokenizer latents (N, 16, h, w), float32."""

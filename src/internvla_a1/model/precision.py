@@ -11,6 +11,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.model.cosmos import Haar
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.network import InternVLAA1
+from internvla_a1.model.vision_stem import StemVision
 
 WIDE_SHARE = 0.15  # memory that may be spent on not converting again what is used at every step
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -48,21 +49,23 @@ def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool) -> dict[
     """Parameter name -> the dtype it is kept in.
 
     bfloat16: the large matrices are stored so; norms, biases and the action head stay float32, the published mixed layout without its
-    gaps (model.md section 10). Where the CPU has no bfloat16 arithmetic, activations are float32 and each matrix is widened tile by
+    gaps (model.md section 10), and so does a convolutional stem. Where the CPU has no bfloat16 arithmetic, activations are float32 and each matrix is widened tile by
     tile as it is used. The tokenizer's convolutions, 2 % of the weights, are then kept wide; so is as much of the action expert as
     fits WIDE_SHARE of the model, because it is used once a denoising step and everything else once a chunk.
     """
     plan = {}
+    kept_wide = ("action_head", "vision") if isinstance(model.vision, StemVision) else ("action_head",)
     for name, module in model.named_modules():
         in_codec = name.startswith("codec")
-        matrix = isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)) and not name.startswith("action_head")
+        matrix = isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)) and not name.startswith(kept_wide)
         for key, parameter in module.named_parameters(recurse=False):
             narrow = native and not isinstance(module, Haar) if in_codec else matrix and parameter.ndim > 1
             plan[f"{name}.{key}".removeprefix(".")] = dtype if narrow else torch.float32
     if dtype == torch.float32 or native:
         return plan
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    spare = WIDE_SHARE * sum(size * plan[name].itemsize for name, size in sizes.items())
+    narrow_total = dtype.itemsize * sum(sizes.values())
+    spare = (1 + WIDE_SHARE) * narrow_total - sum(size * plan[name].itemsize for name, size in sizes.items())
     for name, size in sizes.items():
         if name.startswith("mixture.act.layers") and plan[name] == dtype and spare >= 2 * size:
             plan[name] = torch.float32

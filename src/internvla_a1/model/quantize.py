@@ -50,7 +50,7 @@ class Int8Linear(nn.Module):
 
     def _products(self, rows: Tensor) -> Tensor:
         """Integer products as float32; without int8 instructions the same numbers through float32 tiles."""
-        if self.native:
+        if self.native and len(rows) > 16:  # torch._int_mm takes no fewer
             return torch._int_mm(rows, self.weight.t()).float()
         wide = rows.float()
         result = wide.new_empty(len(rows), len(self.weight))
