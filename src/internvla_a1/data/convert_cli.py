@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recordings", nargs="+", type=Path, help="episode folders of the recorder, their parent, or .mcap files")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new data set")
     parser.add_argument("--robot", default="config/robots/demo_arm.yaml", help="robot file: joints, cameras, period")
-    parser.add_argument("--actions", choices=ACTION_SOURCES, default=ACTION_SOURCES[0], help="commanded by the executor, or asked by the policy")
+    said = "commanded by the executor, or asked by the policy"
+    parser.add_argument("--actions", choices=ACTION_SOURCES, default=ACTION_SOURCES[0], help=said)
     parser.add_argument("--store", choices=("image", "video"), default="image", help="lossless pictures or H.264")
     parser.add_argument("--force", action="store_true", help="replace an existing folder")
 

@@ -10,6 +10,7 @@ import yaml
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
+from internvla_a1.eval.ablation import ABLATIONS
 
 KINDS = ("policy", "codec", "grounding")
 PRECISIONS = ("float32", "bfloat16")
@@ -148,9 +149,6 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they go into checkpoints."""
         return asdict(self)
-
-
-ABLATIONS = ("full", "no_foresight_loss", "no_foresight_expert", "no_history", "pooled_action_expert")
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from internvla_a1.core.robot import RobotSpec
-from internvla_a1.core.scene import BINS, Order, Scene
+from internvla_a1.core.scene import Order, Scene
 from internvla_a1.core.types import ActionChunk, FloatArray
 from internvla_a1.data.episode import Episode
 from internvla_a1.data.features import Feature, camera_feature
 from internvla_a1.data.mcap_episode import ACTION_KEY, CAMERA_PREFIX, STATE_KEY
 from internvla_a1.data.recorder import Maker
+from internvla_a1.eval.protocol import order_something
 from internvla_a1.sim.cell import Cell
 from internvla_a1.sim.cell import Episode as Start
 from internvla_a1.sim.config import load_cell_config
@@ -108,18 +109,7 @@ class Demonstrator:
         tool = None
         if wide:
             tool = (float(rng.uniform(0.30, 0.55)), float(rng.uniform(-0.30, 0.28)), float(rng.uniform(0.13, 0.32)))
-        return Start(speed, near, tool, changes, o.randomise)
-
-
-def order_something(cell: Cell, rng: np.random.Generator) -> bool:
-    """Order one parcel that is within reach now, whatever the desk would have announced. False if none is."""
-    scene = cell.scene()
-    near = [o for o in scene.objects if -0.36 < o.position[1] < 0.22 - 1.2 * scene.belt_speed and o.position[2] > cell.belt_top]
-    if not near:
-        return False
-    parcel = near[int(rng.integers(len(near)))]
-    cell.set_instruction(Order(parcel.color, parcel.shape, BINS[int(rng.integers(len(BINS)))]).text)
-    return True
+        return Start(belt_speed=speed, prefill_y=near, tool=tool, speed_changes=changes, randomise=o.randomise)
 
 
 class _Attempt:

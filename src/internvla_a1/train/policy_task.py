@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.eval.ablation import ablate, ablated_latents, split_off
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import StemConfig
-from internvla_a1.train.ablation import ablate, ablated_latents
 from internvla_a1.train.auxiliary import GroundingHead, TargetHead, color_mask, token_labels
 from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
@@ -143,5 +143,6 @@ def export_policy(model: InternVLAA1, config: TrainConfig, materials: Materials,
     folder.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(materials.tokenizer_folder, folder)
     (folder / "train_config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    split_off(model, folder.parent)
     dtype = torch.float32 if config.model.size == "tiny" else torch.bfloat16
     save_model(model, folder, dtype, materials.statistics, contract, {"ablation": config.ablation})

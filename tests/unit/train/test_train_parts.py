@@ -9,15 +9,15 @@ import torch
 from train_made_up import SMALL, small_config, write_demo
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.eval.ablation import ABLATIONS, ablate, ablated_latents
 from internvla_a1.model import new_model
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.flow import sample_time
 from internvla_a1.model.inputs import read_batch
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
-from internvla_a1.train.ablation import ablate, ablated_latents
 from internvla_a1.train.auxiliary import any_color, color_mask, token_labels
 from internvla_a1.train.batches import LATENTS, draw_noise, shifted
-from internvla_a1.train.config import ABLATIONS, FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
+from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model
 from internvla_a1.train.objective import Scaled, flow_parts, joint_pass
@@ -252,7 +252,8 @@ def test_without_its_expert_no_future_reaches_the_actions_and_pooled_actions_see
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"optim": {"learning_rate": 1}}, "unknown key"), ({"kind": "magic"}, "kind"), ({"steps": 0}, "steps"), ({"steps": "many"}, "expected int"),
+        ({"optim": {"learning_rate": 1}}, "unknown key"), ({"kind": "magic"}, "kind"), ({"steps": 0}, "steps"),
+        ({"steps": "many"}, "expected int"),
         ({"freeze": {"train_expert_only": True, "train_vlm_only": True}}, "nothing to train"), ({"ema": 1.0}, "ema"),
         ({"model": {"changes": {"wings": 2}}}, "wings"), ({"data": {"sources": []}}, "sources is empty"),
     ],

@@ -34,7 +34,8 @@ def write_demo(root: Path, episodes: int = 3, length: int = 12, seed: int = 0) -
                 frames[t, 8:16, x : x + 8] = COLORS[color]
             cameras[f"observation.images.{c}"] = frames
         columns = {
-            "observation.state": state[:-1], "action": state[1:], "privileged.target_position": rng.normal(0, 0.1, (length, 3)).astype(np.float32),
+            "observation.state": state[:-1], "action": state[1:],
+            "privileged.target_position": rng.normal(0, 0.1, (length, 3)).astype(np.float32),
             "label_valid": (np.arange(length) >= 2).astype(np.float32)[:, None],
         }  # fmt: skip
         shards.append(root.with_name(root.name + "-parts") / f"{e}")

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.errors import CheckpointError, ConfigError
 from internvla_a1.model.inputs import Inputs
 from internvla_a1.model.layout import Layout
 from internvla_a1.model.network import InternVLAA1
-from internvla_a1.train.config import ABLATIONS
+
+ABLATIONS = ("full", "no_foresight_loss", "no_foresight_expert", "no_history", "pooled_action_expert")
+POOLED = "pooled_proj"  # the module that one arm has on top; its weights lie beside the weights folder, see split_off
 
 
 @dataclass(frozen=True)
@@ -94,3 +99,24 @@ def ablated_latents(latents: Tensor, name: str) -> Tensor:
     if name != "no_history":
         return latents
     return torch.cat([latents[:, :, 1:2], latents[:, :, 1:]], dim=2)
+
+
+def split_off(model: InternVLAA1, folder: Path) -> None:
+    """Take what the arm has on top of the architecture out of the model, into <folder>/ablation.safetensors; nothing for most arms."""
+    extra = getattr(model, POOLED, None)
+    if extra is not None:
+        save_file({k: v.detach().contiguous() for k, v in extra.state_dict().items()}, str(folder / "ablation.safetensors"))
+        delattr(model, POOLED)
+
+
+def restore(model: InternVLAA1, name: str, folder: Path) -> InternVLAA1:
+    """`ablate` a loaded model, with what `split_off` put into `folder`. Raises CheckpointError where that is missing."""
+    ablate(model, name)
+    if hasattr(model, POOLED):
+        path = folder / "ablation.safetensors"
+        try:
+            model.pooled_proj.load_state_dict(load_file(str(path)))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        model.pooled_proj.requires_grad_(False)
+    return model

@@ -1,0 +1,181 @@
+"""One episode of a policy in the cell, without ROS: chunks by time, with the delays that a real chain would have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from internvla_a1.core.clock import nanoseconds
+from internvla_a1.core.scene import Order
+from internvla_a1.core.types import ActionChunk
+from internvla_a1.eval.observing import History, observe
+from internvla_a1.eval.protocol import Protocol, order_something, start
+from internvla_a1.policy.commitment import Commitments
+from internvla_a1.policy.protocol import Policy, PolicyRequest
+from internvla_a1.sim.cell import Cell
+from internvla_a1.sim.runner import to_trajectory
+
+PHASES = ("sorted", "missed", "grasp lost", "wrong bin", "wrong parcel", "timeout")
+LIFTED = 0.05  # m above its place on the belt
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """phase: 'sorted' or how it failed. grasp_s, end_s: seconds into the episode, grasp_s negative if it never held the parcel."""
+
+    seed: int
+    phase: str
+    order: str
+    grasp_s: float
+    end_s: float
+    inferences: int
+    inference_s: float  # median
+    reordered: bool
+    violations: int
+
+    @property
+    def success(self) -> bool:
+        return self.phase == "sorted"
+
+
+class Loop:
+    """Runs episodes in one cell with one policy."""
+
+    def __init__(self, cell: Cell, policy: Policy, protocol: Protocol) -> None:
+        self.cell, self.policy, self.protocol = cell, policy, protocol
+        self._light = cell.model.light_diffuse.copy()
+
+    def episode(self, seed: int, each_tick: Callable[[Cell], None] | None = None) -> Outcome:
+        """A function of (weights, protocol, seed) unless the delay is the measured one. each_tick: for films."""
+        cell, protocol, policy = self.cell, self.protocol, self.policy
+        rng = start(cell, protocol, seed)
+        policy.reset()
+        state = _State(self, rng, seed)
+        while cell.time_s < protocol.limit_s and not state.ended:
+            state.tick()
+            if each_tick is not None:
+                each_tick(cell)
+        return state.outcome()
+
+
+class _State:
+    """One episode under way. Time goes in ticks of the policy's period; pictures are taken at every tick, as cameras do."""
+
+    def __init__(self, loop: Loop, rng: np.random.Generator, seed: int) -> None:
+        self._cell, self._policy, self._protocol, self._rng, self._seed = loop.cell, loop.policy, loop.protocol, rng, seed
+        self._dt = loop.policy.robot.control_dt_s
+        self._history = History(loop.policy.history_s)
+        self._commitments = Commitments(margin_s=0.0)
+        self._coming: tuple[float, ActionChunk] | None = None  # (arrival time, chunk)
+        self._now_s = 0.0  # the cell's own time comes in whole control periods and may lag behind by one
+        self._next_s, self._chunk_id = 0.0, 0
+        self._order: Order | None = None
+        self._grasp_s, self._observed_s = -1.0, 0.0
+        self._times: list[float] = []
+        self._reorder_s = float(rng.uniform(0.4, 1.2)) if loop.protocol.reorder else np.inf
+        self._ordered_s, self._reordered, self._dimmed = np.inf, False, False
+        self._violations = sum(loop.cell.violations.values())
+
+    @property
+    def ended(self) -> bool:
+        score = self._cell.score
+        return bool(score.finished)
+
+    def tick(self) -> None:
+        """One period: look, maybe think, act, watch."""
+        cell = self._cell
+        self._disturb()
+        dark = frozenset({self._protocol.drop}) if self._protocol.drop and cell.time_s >= self._protocol.drop_at_s else frozenset()
+        seen = observe(cell, self._policy.robot.camera_names, dark)
+        self._history.add(seen)
+        if cell.order is not None:
+            if self._order is None:
+                self._ordered_s = cell.time_s
+            self._order = cell.order
+            if self._coming is None and self._now_s >= self._next_s - 1e-6:
+                self._think(seen)
+        self._advance()
+        self._watch()
+
+    def _disturb(self) -> None:
+        cell = self._cell
+        if self._protocol.light != 1.0 and not self._dimmed and cell.time_s >= 2.0:
+            cell.model.light_diffuse[:] *= self._protocol.light
+            cell.model.vis.headlight.diffuse[:] *= self._protocol.light
+            self._dimmed = True
+        due = cell.time_s >= self._ordered_s + self._reorder_s and self._grasp_s < 0
+        if due and not self._reordered:
+            self._reordered = order_something(cell, self._rng, self._order)
+
+    def _think(self, seen) -> None:
+        cell, protocol = self._cell, self._protocol
+        self._chunk_id += 1
+        committed = None
+        if protocol.rtc and protocol.mode == "asynchronous":
+            committed = self._commitments.steps(seen.stamp_ns, self._dt)
+        past = self._history.past() if protocol.history else seen
+        instruction = cell.order.text if cell.order is not None else ""
+        noise = (self._seed * 1009 + self._chunk_id) % 2**31
+        request = PolicyRequest(seen, past, instruction, self._chunk_id, committed, scene=cell.scene(), seed=noise)
+        chunk = self._policy.infer(request).chunk
+        self._times.append(chunk.inference_time_s)
+        delay = protocol.delay_s if protocol.delay_s >= 0 else chunk.inference_time_s
+        if protocol.mode == "blocking" and delay > 0:
+            cell.controller.cancel(cell.time_s)
+        self._coming, self._observed_s = (self._now_s + delay, chunk), self._now_s
+
+    def _advance(self) -> None:
+        """To the end of the tick; a chunk that arrives on the way takes over at that moment."""
+        cell, end = self._cell, self._now_s + self._dt
+        if self._coming is not None and self._coming[0] < end - 1e-6:
+            arrival, chunk = self._coming
+            cell.advance(arrival - self._now_s)
+            self._now_s, self._coming = arrival, None
+            self._take_over(chunk)
+        cell.advance(end - self._now_s)
+        self._now_s = end
+
+    def _take_over(self, chunk: ActionChunk) -> None:
+        cell, protocol = self._cell, self._protocol
+        now = nanoseconds(cell.time_s)
+        if protocol.mode == "blocking":
+            chunk = replace(chunk, stamp_ns=now)
+        cell.controller.accept(to_trajectory(chunk), cell.time_s)
+        self._commitments.sent(chunk, now)
+        self._commitments.executing(chunk.chunk_id)
+        steps = protocol.execute or chunk.steps
+        begun = self._now_s if protocol.mode == "blocking" else self._observed_s
+        self._next_s = max(begun + min(steps, chunk.steps) * self._dt, self._now_s)
+
+    def _watch(self) -> None:
+        """Has the right parcel been lifted?"""
+        cell = self._cell
+        for parcel in cell.scene().objects:
+            high = parcel.position[2] - parcel.size[2] / 2 - cell.belt_top
+            if self._order is not None and self._order.matches(parcel) and high > LIFTED and self._grasp_s < 0:
+                self._grasp_s = cell.time_s
+
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        cell = self._cell
+        text = self._order.text if self._order is not None else ""
+        violations = sum(cell.violations.values()) - self._violations
+        median = float(np.median(self._times)) if self._times else 0.0
+        return Outcome(
+            self._seed, self._phase(), text, self._grasp_s, cell.time_s, self._chunk_id, median, self._reordered, violations
+        )
+
+    def _phase(self) -> str:
+        score = self._cell.score
+        if score.sorted_correct:
+            return "sorted"
+        if score.sorted_wrong:
+            wrong = next(e for e in self._cell.events if e.kind == "sorted_wrong")
+            parcel = next((p for p in self._cell.scene().objects if p.name == wrong.parcel), None)
+            right = parcel is not None and self._order is not None and self._order.matches(parcel)
+            return "wrong bin" if right else "wrong parcel"
+        if self._grasp_s >= 0:
+            return "grasp lost" if score.missed else "timeout"
+        return "missed" if score.missed else "timeout"

@@ -1,0 +1,84 @@
+"""Policies for evaluation and for demonstrations that a policy begins: built once in each process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.resources import find
+from internvla_a1.core.robot import RobotSpec, load_robot
+from internvla_a1.core.types import ActionChunk
+from internvla_a1.eval.ablation import restore
+from internvla_a1.eval.observing import History, observe
+from internvla_a1.model.checkpoint import open_checkpoint
+from internvla_a1.policy.expert import ExpertPolicy
+from internvla_a1.policy.network import NetworkPolicy
+from internvla_a1.policy.protocol import Policy, PolicyRequest
+from internvla_a1.sim.cell import Cell
+
+
+def load_policy(weights: str, robot: RobotSpec, steps: int = 0) -> Policy:
+    """`expert`, or a weights folder; an arm of the foresight study becomes that arm. One torch thread a process."""
+    torch.set_num_threads(1)
+    if weights == "expert":
+        return ExpertPolicy(robot)
+    folder = find(weights)
+    policy = NetworkPolicy(robot, folder, steps=steps or None, past_tolerance_s=0.02)
+    arm = str(open_checkpoint(folder, verify=False).config.get("ablation", "full"))
+    if arm != "full":
+        restore(policy.model, arm, Path(folder).parent)
+    return policy
+
+
+@dataclass(frozen=True)
+class NetworkDriver:
+    """Picklable; makes a driver for `train.demonstrations`: asks the policy every `execute` ticks and follows its chunk between."""
+
+    weights: str
+    robot_file: str
+    execute: int = 3
+
+    def fingerprint(self) -> str:
+        """Digest of the weights: recordings driven by others are not mixed in."""
+        path = find(self.weights) / "model.safetensors"
+        if not path.is_file():
+            raise ConfigError(f"{path}: no weights to drive with")
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def __call__(self) -> Callable[[Cell, str], ActionChunk]:
+        robot = load_robot(find(self.robot_file))
+        return _Driver(load_policy(self.weights, robot), robot, self.execute)
+
+
+class _Driver:
+    def __init__(self, policy: Policy, robot: RobotSpec, execute: int) -> None:
+        self._policy, self._robot, self._execute = policy, robot, execute
+        self._history = History(policy.history_s)
+        self._chunk: ActionChunk | None = None
+        self._ticks = 0
+        self._last_s = float("inf")
+
+    def __call__(self, cell: Cell, instruction: str) -> ActionChunk:
+        """The chunk to follow now: rows from this tick on. Without an instruction the arm stays where it is."""
+        if cell.time_s < self._last_s:  # the cell was reset
+            self._policy.reset()
+            self._history, self._chunk = History(self._policy.history_s), None
+        self._last_s = cell.time_s
+        seen = observe(cell, self._robot.camera_names)
+        self._history.add(seen)
+        if not instruction:
+            self._chunk = None
+            held = seen.positions[None].repeat(4, 0)
+            return ActionChunk(seen.stamp_ns, 0, seen.joint_names, self._robot.control_dt_s, held)
+        if self._chunk is None or self._ticks >= min(self._execute, self._chunk.steps - 1):
+            seed = (cell.stamp_ns // 1_000_000) % 2**31
+            self._chunk = self._policy.infer(PolicyRequest(seen, self._history.past(), instruction, 1, scene=cell.scene(), seed=seed)).chunk
+            self._ticks = 0
+        rest = self._chunk.positions[self._ticks :]
+        self._ticks += 1
+        return ActionChunk(seen.stamp_ns, 1, seen.joint_names, self._robot.control_dt_s, rest)

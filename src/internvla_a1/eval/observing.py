@@ -1,0 +1,32 @@
+"""What a policy sees of the cell without ROS: observations of one instant, and the one closest to a moment ago."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from internvla_a1.core.clock import nanoseconds
+from internvla_a1.core.types import Observation
+from internvla_a1.sim.cell import Cell
+
+
+def observe(cell: Cell, cameras: tuple[str, ...], dark: frozenset[str] = frozenset()) -> Observation:
+    """All cameras and the joints now; a dark camera is missing, not black."""
+    names, positions, _, _ = cell.joint_state()
+    images = {c: None if c in dark else cell.render(c).copy() for c in cameras}
+    return Observation(cell.stamp_ns, images, dict.fromkeys(cameras, 0.0), names, positions)
+
+
+class History:
+    """The last observations; `past` finds the one closest to `history_s` before the newest."""
+
+    def __init__(self, history_s: float, keep: int = 64) -> None:
+        self._back_ns = nanoseconds(history_s)
+        self._kept: deque[Observation] = deque(maxlen=keep)
+
+    def add(self, observation: Observation) -> None:
+        self._kept.append(observation)
+
+    def past(self) -> Observation:
+        """The oldest there is if none is that old."""
+        wanted = self._kept[-1].stamp_ns - self._back_ns
+        return min(self._kept, key=lambda o: abs(o.stamp_ns - wanted))
