@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState
 from internvla_a1_msgs.srv import SetMode
+from rclpy.duration import Duration
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import Trigger
@@ -104,6 +105,7 @@ class ExecutorNode(ManagedNode):
         self.core.on_request("hold", now)
         self._publish(self.core.tick(now), final=True)
         self.driver.flush(_FLUSH_S)
+        self._handover_out.wait_for_all_acked(Duration(seconds=_FLUSH_S))
 
     def cleanup(self) -> None:
         self.core, self._last = None, None

@@ -15,7 +15,7 @@ from internvla_a1.ros.heartbeat import Beat
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 
 
-_LOST_REQUEST_S = 3.0  # a node that beats in its old state this long after a request has not heard it
+_LOST_REQUEST_S = 1.0  # a node that beats in its old state this long after a request has not heard it
 
 
 class Step(str, Enum):

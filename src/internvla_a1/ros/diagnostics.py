@@ -51,8 +51,9 @@ class Diagnostics:
             self.set(name, value)
 
     def refuse(self, what: str, refusal: Refusal | str) -> None:
-        """Count a refused message, remember it, and log it at most once a second per kind."""
-        reason = refusal.reason.value if isinstance(refusal, Refusal) else "refused"
+        """Count a refused message, remember it, and log it at most once a second per kind ("KIND: text" in a string)."""
+        kind = refusal.reason.value if isinstance(refusal, Refusal) else refusal.partition(":")[0]
+        reason = kind.lower() if kind.isidentifier() else "refused"
         self.counters[f"refused/{reason}"] += 1
         self.last_refusal = f"{what}: {refusal}"
         self.warn_throttled(f"{what}/{reason}", f"{what} refused: {refusal}")
