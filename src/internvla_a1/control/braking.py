@@ -53,6 +53,7 @@ class Stop:
         low, high = np.minimum(low, np.minimum(q1, q2)), np.maximum(high, np.maximum(q1, q2))
         for root in _turning_times(v, a, slope):
             inside = (root > 0) & (root < t1)
+            root = np.where(inside, root, 0.0)
             at = q + v * root + a * root**2 / 2 - slope * root**3 / 6
             low, high = np.where(inside, np.minimum(low, at), low), np.where(inside, np.maximum(high, at), high)
         peak_time = np.divide(a, slope, out=np.zeros_like(a), where=np.abs(slope) > 1e-9)

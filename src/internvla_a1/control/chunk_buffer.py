@@ -13,17 +13,13 @@ import numpy as np
 
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.gate import TimedChunk
+from internvla_a1.control.limiter import Reference, reference_from
+from internvla_a1.control.smoothing import smooth
 from internvla_a1.core.clock import nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.types import FloatArray
 
 _KEPT = 6  # chunks that may share in the reference: bounds the work of a tick
-
-
-def smooth(share: FloatArray) -> FloatArray:
-    """0..1 to 0..1 with no velocity and no acceleration at the ends."""
-    s = np.clip(share, 0.0, 1.0)
-    return s * s * s * (s * (6.0 * s - 15.0) + 10.0)
 
 
 def sample(chunk: TimedChunk, motion_ns: np.ndarray) -> FloatArray:
@@ -79,18 +75,21 @@ class ChunkBuffer:
             del self._chunks[:-1]
         del self._chunks[:-_KEPT]
 
-    def reference(self, motion_ns: np.ndarray) -> FloatArray | None:
-        """Positions (n, joints) at motion times (n,) int64, rising; None without a chunk."""
+    def reference(self, motion_ns: np.ndarray) -> Reference | None:
+        """What to follow at the inner ones of the motion times (n + 2,) int64, rising a cell apart; None without a chunk.
+
+        A cross-fade mixes velocities and accelerations as it mixes positions. The velocity of the fade itself is left out:
+        between chunks that disagree it is more than the arm can do, and taking out an offset is the splice's work.
+        """
         if not self._chunks:
             return None
         self._drop_superseded(int(motion_ns[0]))
         if self._config.chunk_mode == "ensemble":
             return self._ensemble(motion_ns)
-        reference = sample(self._chunks[0], motion_ns)
+        mixed = _stacked(self._chunks[0], motion_ns)
         for chunk in self._chunks[1:]:
-            share = self._share(chunk, motion_ns)
-            reference = reference + share * (sample(chunk, motion_ns) - reference)
-        return reference
+            mixed += self._share(chunk, motion_ns[1:-1]) * (_stacked(chunk, motion_ns) - mixed)
+        return Reference(*mixed)
 
     def _share(self, chunk: TimedChunk, motion_ns: np.ndarray) -> FloatArray:
         """How far the cross-fade to a chunk has gone, (n, 1) in 0..1."""
@@ -114,14 +113,20 @@ class ChunkBuffer:
                 del self._chunks[:i]
                 return
 
-    def _ensemble(self, motion_ns: np.ndarray) -> FloatArray:
-        total, weights = 0.0, 0.0
+    def _ensemble(self, motion_ns: np.ndarray) -> Reference:
+        inner, total, weights = motion_ns[1:-1], 0.0, 0.0
         for rank, chunk in enumerate(self._chunks):
-            weight = np.exp(-self._config.ensemble_decay * rank) * np.ones((len(motion_ns), 1))
+            weight = np.exp(-self._config.ensemble_decay * rank) * np.ones((len(inner), 1))
             if rank > 0:
-                weight = weight * self._share(chunk, motion_ns)
+                weight = weight * self._share(chunk, inner)
             if chunk is not self._chunks[-1]:  # leaves by the same fade, before its last step
-                left = (chunk.end_ns - motion_ns) / max(nanoseconds(self._config.blend_s), 1)
+                left = (chunk.end_ns - inner) / max(nanoseconds(self._config.blend_s), 1)
                 weight = weight * np.maximum(smooth(left)[:, None], 1e-9)
-            total, weights = total + weight * sample(chunk, motion_ns), weights + weight
-        return np.asarray(total / weights)
+            total, weights = total + weight * _stacked(chunk, motion_ns), weights + weight
+        return Reference(*np.asarray(total / weights))
+
+
+def _stacked(chunk: TimedChunk, motion_ns: np.ndarray) -> FloatArray:
+    """(3, n, joints): position, velocity and acceleration that one chunk asks for at the inner times."""
+    reference = reference_from(sample(chunk, motion_ns))
+    return np.stack([reference.q, reference.v, reference.a])

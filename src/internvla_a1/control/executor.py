@@ -20,6 +20,7 @@ from internvla_a1.control.gate import ChunkGate
 from internvla_a1.control.handover import TeleopInput
 from internvla_a1.control.intake import admit_chunk, admit_motion
 from internvla_a1.control.interface import Handover, Mode, PlannedMotion, Status, TeleopCommand, TickOutput
+from internvla_a1.control.limiter import Reference, reference_from
 from internvla_a1.control.limits import Limits
 from internvla_a1.control.measured import MeasuredJoints
 from internvla_a1.control.motion_clock import MotionClock
@@ -28,7 +29,7 @@ from internvla_a1.control.supervisor import Supervisor
 from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Fault, Reason, Refusal
 from internvla_a1.core.robot import RobotSpec
-from internvla_a1.core.types import ActionChunk, FloatArray
+from internvla_a1.core.types import ActionChunk
 
 _MESSAGES_PER_TICK = 50  # of one kind; more are dropped unread, so that a flood cannot make a tick late
 _SETTLE_S = 1.0  # a planned motion is over this long after its last point
@@ -264,7 +265,7 @@ class Executor:
         if self._motion is not None and (supervisor.mode is not Mode.HOLD or supervisor.blocking() is not None or self._arrived(motion)):
             self._motion = None
         active = supervisor.mode in (Mode.POLICY, Mode.TELEOP) or self._motion is not None
-        wanted = self._wanted(self._mover.times(knot), motion) if active else None
+        wanted = self._wanted(self._mover.times(knot)) if active else None
         if wanted is None or measured is None:
             self._mover.stop(supervisor.mode is Mode.ESTOP, knot)
             return
@@ -276,15 +277,16 @@ class Executor:
         self._limited += self._mover.limited
         self._mover.limited = False
 
-    def _wanted(self, times: np.ndarray, motion: int) -> FloatArray | None:
-        """The reference (len(times), joints) of the source that has the arm; None where it has nothing to say yet."""
+    def _wanted(self, times: np.ndarray) -> Reference | None:
+        """The reference of the source that has the arm; None where it has nothing to say yet."""
         if self._motion is not None:
             path, start = self._motion
             at = (times - start) / NS
-            return np.column_stack([np.interp(at, path.times_s, column) for column in path.positions.T])
+            return reference_from(np.column_stack([np.interp(at, path.times_s, column) for column in path.positions.T]))
         if self.supervisor.mode is Mode.POLICY:
             return self._chunks.reference(times)
-        return self._teleop.target(times)
+        target = self._teleop.target(times)
+        return None if target is None else reference_from(target)
 
     def _arrived(self, motion: int) -> bool:
         if self._motion is None:

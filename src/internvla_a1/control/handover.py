@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from internvla_a1.control.chunk_buffer import smooth
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.interface import TeleopCommand
+from internvla_a1.control.limiter import Reference
 from internvla_a1.control.limits import Limits
 from internvla_a1.control.measured import stamp_refusal
 from internvla_a1.control.motion_clock import MotionClock
+from internvla_a1.control.smoothing import smooth
 from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.joints import JointMatcher
@@ -28,9 +29,10 @@ class Authority:
             return np.ones(len(motion_ns))
         return smooth((motion_ns - self._since_ns) / self._ramp_ns)
 
-    def apply(self, wanted: FloatArray, motion_ns: np.ndarray) -> FloatArray:
-        """wanted (n, joints) as far as the switch has gone."""
-        return self._origin + self.share(motion_ns)[:, None] * (wanted - self._origin)
+    def apply(self, wanted: Reference, motion_ns: np.ndarray) -> Reference:
+        """wanted as far as the switch has gone at its motion times (n,)."""
+        share = self.share(motion_ns)[:, None]
+        return Reference(self._origin + share * (wanted.q - self._origin), share * wanted.v, share * wanted.a)
 
 
 class TeleopInput:

@@ -9,7 +9,7 @@ import numpy as np
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.handover import Authority
 from internvla_a1.control.interface import Segment
-from internvla_a1.control.limiter import CELL_S, Tracker, brake, follow, reference_from
+from internvla_a1.control.limiter import CELL_S, Reference, Tracker, brake, follow
 from internvla_a1.control.limits import Limits, limits_of
 from internvla_a1.control.output import plan_refusal, segment_of, start_offset
 from internvla_a1.control.plan import KNOT_NS, Plan, resting
@@ -67,7 +67,7 @@ class Mover:
             self._told.append((motion_ns, self.plan.state(knot_of(motion_ns))[0]))
 
     def times(self, knot: int) -> np.ndarray:
-        """Motion times (cells + 3,) ns at which `advance` wants its reference: one cell before the knot to one after the cover."""
+        """Motion times (cells + 3,) ns from which references are made: one cell before the knot to one after the cover."""
         return knot * KNOT_NS + (np.arange(self._cells + 3) - 1) * nanoseconds(CELL_S)
 
     def release(self, knot: int, measured: FloatArray | None) -> None:
@@ -79,8 +79,8 @@ class Mover:
         if self.plan is not None and self.plan.rest_after(knot) and measured is not None:
             self._anchor(knot, np.where(self._gripper, self.plan.state(knot)[0], measured))
 
-    def advance(self, wanted: FloatArray, knot: int, measured: FloatArray, ramp_s: float, due: bool) -> Fault | Refusal | None:
-        """Follow `wanted` (cells + 3, joints), at the instants of `times`. Returns what kept it from doing so.
+    def advance(self, wanted: Reference, knot: int, measured: FloatArray, ramp_s: float, due: bool) -> Fault | Refusal | None:
+        """Follow `wanted`, at the inner instants of `times`. Returns what kept it from doing so.
 
         ramp_s: time over which a source that just began gets its authority. due: whether a segment is to be sent.
         """
@@ -93,9 +93,10 @@ class Mover:
         before = self.plan
         if before is None:
             return None
-        asked = self.authority.apply(wanted, self.times(knot))
-        inside = np.clip(asked, self.bounds.lower, self.bounds.upper)
-        plan, limited = follow(before, knot, reference_from(inside), self.bounds, self._tracker)
+        asked = self.authority.apply(wanted, self.times(knot)[1:-1])
+        inside = np.clip(asked.q, self.bounds.lower, self.bounds.upper)
+        free = inside == asked.q
+        plan, limited = follow(before, knot, Reference(inside, asked.v * free, asked.a * free), self.bounds, self._tracker)
         refusal = plan_refusal(plan, before, knot, self.bounds)
         if refusal is not None:  # the plan before goes on, and it ends at rest
             return refusal
@@ -105,7 +106,7 @@ class Mover:
                 return moved_by_hand(joint, distance, self._config)
         self.urgent |= bool(self._stopping)
         self.plan, self._stopping = plan, ""
-        self.limited = limited or not np.array_equal(asked, inside)
+        self.limited = limited or not free.all()
         return None
 
     def stop(self, steepest: bool, knot: int) -> None:
