@@ -7,12 +7,12 @@ a cell is small), after B's colours are scaled to A's medians (exposure and whit
 
     error = d(P, N)        how wrong the prediction was
     copy  = d(O, N)        how wrong "nothing changes" was
-    floor = 2 % quantile of `error` over the last 300    what the decoder gets wrong at its best
+    floor = min(0.05, 2 % quantile of `error` over the last 300)    what the decoder gets wrong at its best
     scale = median of `copy` over the last 300           how much usually changes in one horizon
     surprise = max(0, error - floor) / (max(scale, 0.02) + 0.02)
 
-and the score of an instant is the largest over the views. 0: as predicted. From about 0.6: no better than guessing that nothing
-changes. 1 and more: something came or went that the plan does not know. The scale is a median over time and not the copy
+and the score of an instant is the largest over the views. 0: as predicted. About 1: no better than guessing that nothing
+changes, or something big came or went that the plan does not know. The scale is a median over time and not the copy
 error of the same instant, because an intruder spoils both errors alike and would cancel out.
 """
 
@@ -33,6 +33,7 @@ WORST_PART = 0.02
 LARGEST_GAIN = 2.0
 LEAST = 0.02  # of full scale: a change smaller than this is not a change
 FLOOR_QUANTILE = 0.02
+LARGEST_FLOOR = 0.05
 
 Blocks = NDArray[np.float32]
 
@@ -130,5 +131,5 @@ class SurpriseMeter:
         copies = self._copies.setdefault(camera, deque(maxlen=self._window))
         errors.append(error)
         copies.append(copy)
-        floor = float(np.quantile(errors, FLOOR_QUANTILE))
+        floor = min(LARGEST_FLOOR, float(np.quantile(errors, FLOOR_QUANTILE)))
         return max(0.0, error - floor) / (max(float(np.median(copies)), LEAST) + LEAST)

@@ -52,6 +52,12 @@ def test_predicting_that_nothing_changes_scores_near_one_once_the_prediction_has
     assert 0.6 < np.median(late) < 1.2
 
 
+def test_predictions_that_are_always_noise_do_not_pass_for_right():
+    noise = np.random.default_rng(1)
+    scores = run(SurpriseMeter(), 8, lambda t: noise.integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    assert min(score for _, score in scores) > 0.3
+
+
 def test_an_intruder_scores_above_one_although_it_spoils_both_guesses():
     meter = SurpriseMeter()
     run(meter, 8, lambda t: picture(t + HORIZON))
