@@ -100,4 +100,6 @@ def choose(name: str, device: torch.device, dtype: torch.dtype) -> Attend:
         return sdpa
     if name not in BACKENDS:
         raise ConfigError.asked("attention backend", name, ["auto", *BACKENDS])
+    if name == "flex" and device.type == "cuda":
+        return torch.compile(flex)  # uncompiled it would write out all scores
     return BACKENDS[name]()

@@ -192,7 +192,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
     width = ExpertConfig(128, 256)
     values: dict[str, Any] = dict(
         variant="tiny", layers=4, heads=4, kv_heads=2, head_dim=32, und=width, gen=width, act=width, vocab=256,
-        vision=StemConfig(), codec=CodecConfig(channels=32, multipliers=(1, 1, 2), res_blocks=1, image=96),
-        qk_norm=False, rope_theta=1e4, views=2, text_tokens=12, chunk=16, state_dim=16, action_dim=16, used_action_dim=7, steps=5, scale_factor=3,
+        vision=StemConfig(), codec=CodecConfig(channels=32, multipliers=(1, 1, 2), res_blocks=1, image=96), qk_norm=False, rope_theta=1e4,
+        views=2, text_tokens=12, chunk=16, state_dim=16, action_dim=16, used_action_dim=7, steps=5, scale_factor=3,
     )  # fmt: skip
     return ModelConfig(**{**values, **changes})

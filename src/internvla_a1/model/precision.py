@@ -48,10 +48,10 @@ def bfloat16_is_native(device: torch.device) -> bool:
 def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool) -> dict[str, torch.dtype]:
     """Parameter name -> the dtype it is kept in.
 
-    bfloat16: the large matrices are stored so; norms, biases and the action head stay float32, the published mixed layout without its
-    gaps (model.md section 10), and so does a convolutional stem. Where the CPU has no bfloat16 arithmetic, activations are float32 and each matrix is widened tile by
-    tile as it is used. The tokenizer's convolutions, 2 % of the weights, are then kept wide; so is as much of the action expert as
-    fits WIDE_SHARE of the model, because it is used once a denoising step and everything else once a chunk.
+    bfloat16: the large matrices are stored so; norms, biases, the action head and a convolutional stem stay float32: the published
+    mixed layout without its gaps (model.md section 10). Where the CPU has no bfloat16 arithmetic, activations are float32 and each
+    matrix is widened tile by tile as it is used. The tokenizer's convolutions, 2 % of the weights, are then kept wide; so is as much
+    of the action expert as fits WIDE_SHARE of the model, because it is used once a denoising step and everything else once a chunk.
     """
     plan = {}
     kept_wide = ("action_head", "vision") if isinstance(model.vision, StemVision) else ("action_head",)

@@ -31,6 +31,9 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """y = (x_q W_q^T) * scale_x * scale_w + b with integer products."""
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, source: Linear) -> None:
         super().__init__()
         weight, scale = quantize_rows(source.weight.detach())
@@ -85,5 +88,4 @@ def quantize_checked(model: InternVLAA1, bound: float = ACTION_BOUND) -> InternV
     error = float((after - before).abs().mean() / before.std().clamp(min=1e-6))
     if not error <= bound:
         raise CheckpointError(f"int8 moves the actions by {error:.3f} standard deviations on average, the bound is {bound}; use bfloat16")
-    model.int8_error = error
     return model
