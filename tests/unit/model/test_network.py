@@ -59,6 +59,21 @@ def test_a_sample_gives_the_same_chunk_alone_and_in_a_batch_with_other_masks(var
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("compat", ["published", "consistent"])
+@pytest.mark.parametrize("missing", [(0,), (1,), (0, 1)])
+def test_dropping_padding_and_missing_views_changes_no_action(variant: str, compat: str, missing: tuple[int, ...]) -> None:
+    if variant == "tiny" and missing == (0, 1):
+        missing = ()
+    model = small_model(variant, compat=compat)
+    batch, noise = example_batch(model.config, missing=missing), noise_for(model)
+    with torch.no_grad():
+        full = model.encode(read_batch(model.config, batch, model.device), drop=False)
+        assert full.layout.padded
+        everything = full.denoiser.sample(noise, 4)
+    assert torch.allclose(model.predict(batch, noise).padded_actions, everything, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_pixels_of_a_missing_view_and_padded_words_do_not_matter(variant: str) -> None:
     model = small_model(variant)
     batch, noise = example_batch(model.config, missing=(1,), words=5), noise_for(model)
