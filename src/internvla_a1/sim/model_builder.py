@@ -158,7 +158,7 @@ def _mirror_fingers(spec: mujoco.MjSpec, urdf: Urdf) -> None:
         if joint.mimic:
             spec.add_equality(
                 type=mujoco.mjtEq.mjEQ_JOINT, name1=joint.name, name2=joint.mimic, objtype=mujoco.mjtObj.mjOBJ_JOINT,
-                data=[0.0, 1.0] + [0.0] * 10, solref=[0.004, 1.0],
+                data=[0.0, 1.0] + [0.0] * (mujoco.mjNEQDATA - 2), solref=[0.004, 1.0],
             )
 
 
