@@ -37,7 +37,7 @@ class ToolPath:
 
 def tool_paths(chunk: ActionChunk, robot: RobotSpec, tool_position: ToolPosition) -> list[ToolPath]:
     """One path per group of the robot that has a tool frame. The chunk is in the robot's own joint order."""
-    times = (np.arange(chunk.steps) + 1) * chunk.dt_s
+    times = np.arange(1.0, chunk.steps + 1.0, dtype=np.float64) * chunk.dt_s
     paths = []
     for group in robot.groups:
         if not group.tool_frame:

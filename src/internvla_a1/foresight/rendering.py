@@ -35,7 +35,8 @@ def fit(image: ImageArray, size: int) -> ImageArray:
     target = (max(1, round(width * scale)), max(1, round(height * scale)))
     if target == (width, height):
         return image
-    return cv2.resize(image, target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    scaled = cv2.resize(image, target, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return np.asarray(scaled, dtype=np.uint8)
 
 
 def empty(caption: str, note: str, color: tuple[int, int, int], size: int = TILE) -> ImageArray:

@@ -41,7 +41,7 @@ Blocks = NDArray[np.float32]
 def blocks(image: ImageArray) -> Blocks:
     """(GRID, GRID, 3) float32 in 0..1: block means of a (H, W, 3) uint8 picture."""
     small = cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(small.astype(np.float32) / 255.0, (3, 3), 0)
+    return np.asarray(cv2.GaussianBlur(small.astype(np.float32) / 255.0, (3, 3), 0), dtype=np.float32)
 
 
 def difference(a: Blocks, b: Blocks) -> float:

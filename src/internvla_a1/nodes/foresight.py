@@ -26,10 +26,10 @@ from internvla_a1.foresight.ghost import GhostPlayer
 from internvla_a1.foresight.path import tool_paths
 from internvla_a1.foresight.rendering import predicted_view, sheet
 from internvla_a1.foresight.surprise import SurpriseMeter
+from internvla_a1.nodes.foresight_markers import path_markers
 from internvla_a1.ros import convert, diagnostics, qos
 from internvla_a1.ros.foresight_frames import ToolFrames
 from internvla_a1.ros.foresight_ghost import GhostPublisher
-from internvla_a1.ros.foresight_markers import path_markers
 from internvla_a1.ros.image_bridge import image_msg
 from internvla_a1.ros.lifecycle import ManagedNode
 from internvla_a1.ros.params import integer, number, text
@@ -58,6 +58,11 @@ class ForesightNode(ManagedNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("foresight", ForesightParams, **kwargs)
+        self._newest: Observation | None = None
+        self._positions: deque[tuple[int, FloatArray]] = deque(maxlen=REMEMBERED)
+        self._surprise: float | None = None
+        self._predicted_ns: int | None = None
+        self._chunk_came_ns: int | None = None
 
     def configure(self, params: ForesightParams) -> None:
         self._params = params
@@ -179,11 +184,8 @@ class ForesightNode(ManagedNode):
         self._forget()
 
     def _forget(self) -> None:
-        self._newest: Observation | None = None
-        self._positions: deque[tuple[int, FloatArray]] = deque(maxlen=REMEMBERED)
-        self._surprise: float | None = None
-        self._predicted_ns: int | None = None
-        self._chunk_came_ns: int | None = None
+        self._newest = self._surprise = self._predicted_ns = self._chunk_came_ns = None
+        self._positions.clear()
         self._meter.clear()
         self._player.clear()
 

@@ -74,9 +74,12 @@ class PolicyNode(ManagedNode):
         self._policy = build_policy(params, self._robot, self._make)
         self._commitments = Commitments(params.delay_margin_s)
         self._history: History[Observation] = History(REMEMBERED)
-        self._scenes, self._scene = SceneReader(), None
+        self._scenes = SceneReader()
+        self._scene: Scene | None = None
         self._instruction = clean_instruction(params.instruction) if params.instruction else None
-        self._next_id, self._error, self._mode, self._last_ns = 1, "", None, None
+        self._next_id, self._error = 1, ""
+        self._mode: int | None = None
+        self._last_ns: int | None = None
         self._reset_wanted = True
         self._worker = NewestJobThread(self._infer, self._failed, RETRY_S)
         self._wire()
