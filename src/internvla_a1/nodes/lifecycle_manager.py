@@ -117,7 +117,8 @@ class LifecycleManager(PlainNode):
     def _kill(self, action: Action) -> None:
         """End a process that hangs, so that it is respawned. Only where it is one of ours on this machine."""
         try:
-            ours = b"internvla_a1" in Path(f"/proc/{action.pid}/cmdline").read_bytes()
+            line = Path(f"/proc/{action.pid}/cmdline").read_bytes()
+            ours = b"internvla_a1" in line or b"--ros-args" in line
         except OSError:
             return  # it is gone, or on another machine
         if ours and action.pid != os.getpid():
