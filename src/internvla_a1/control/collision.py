@@ -13,7 +13,7 @@ from internvla_a1.core.robot import BoxSpec, RobotSpec
 from internvla_a1.core.types import FloatArray
 
 STEP_RAD = 0.05  # longest joint step between two checked configurations
-MOST_BETWEEN = 4  # extra configurations a waypoint, at most: bounds the work
+MOST_CHECKS = 300  # configurations a chunk, at most: bounds the work; what is beyond them is cut, never let pass unchecked
 
 
 class PinocchioGate:
@@ -91,13 +91,13 @@ class PinocchioGate:
 
     def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
         """How many leading waypoints of path (waypoints, joints) are free, with the straight way to each from the one before."""
-        before = start
-        for k, waypoint in enumerate(path):
-            beyond = (waypoint < self._lower - 1e-9) | (waypoint > self._upper + 1e-9)
-            if beyond.any():
-                waypoint = np.clip(waypoint, self._lower, self._upper)  # the limiter goes no further either
-            between = min(int(np.abs(waypoint - before).max() / STEP_RAD), MOST_BETWEEN)
-            for share in np.linspace(0.0, 1.0, between + 2)[1:]:
+        before, checks = start, 0
+        for k, waypoint in enumerate(np.clip(path, self._lower, self._upper)):  # the limiter goes no further either
+            parts = int(np.abs(waypoint - before).max() / STEP_RAD) + 1
+            checks += parts
+            if checks > MOST_CHECKS:
+                return PathCheck(k, f"nothing, but the way is too long to check at once ({MOST_CHECKS} configurations)")
+            for share in np.arange(1, parts + 1) / parts:
                 what = self.hit(before + share * (waypoint - before))
                 if what:
                     return PathCheck(k, what)

@@ -102,6 +102,8 @@ def _disturb(rig: Rig, rng: np.random.Generator) -> None:
         rig.executor.on_clear_fault(rig.now)
     if rng.random() < 0.001:
         rig.executor.on_controller_result(bool(rng.random() < 0.5), "code -1", rig.now)
+    if rng.random() < 0.02:
+        rig.executor.on_publishers(2 if rng.random() < 0.1 else 1, rig.now)
     if rng.random() < 0.001:
         rig.jump(float(rng.choice([-5.0, -0.05, 0.05, 3.0])))
 

@@ -70,7 +70,9 @@ def test_yuv_keeps_the_colour_within_rounding(encoding: str) -> None:
         ("uyvy", 4, 5, 10, 40, "even width"),
     ],
 )
-def test_an_image_that_cannot_be_is_refused_with_the_reason(encoding: str, height: int, width: int, step: int, size: int, said: str) -> None:
+def test_an_image_that_cannot_be_is_refused_with_the_reason(
+    encoding: str, height: int, width: int, step: int, size: int, said: str
+) -> None:
     answer = decode_image(encoding, height, width, step, bytes(size))
     assert isinstance(answer, Refusal) and answer.reason is Reason.BAD_ENCODING and said in answer.detail
 
