@@ -28,7 +28,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     0 after a signal, 1 after an unexpected error, 2 when the configuration is refused. The context stays valid until the
     node's stop() has run, so that it can still publish.
     """
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stopping = Future()
     with _Signals(stopping):
         node, status = None, 0

@@ -20,7 +20,8 @@ from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 
 from internvla_a1.core.clock import Now
 from internvla_a1.core.errors import InternVLAError
-from internvla_a1.ros import diagnostics, qos
+from internvla_a1.ros import qos
+from internvla_a1.ros.diagnostics import OK, Diagnostics, Health
 from internvla_a1.ros.heartbeat import Heartbeat
 from internvla_a1.ros.params import Parameters
 from internvla_a1.ros.time import NodeClock
@@ -30,7 +31,7 @@ class Wiring:
     """Mixin for an rclpy Node. `wire_up` is called once by the base classes in lifecycle.py."""
 
     parameters: Parameters
-    diagnostics: diagnostics.Diagnostics
+    diagnostics: Diagnostics
 
     def wire_up(self, params_type: type) -> None:
         """Declare the parameters and start diagnostics and heartbeat."""
@@ -38,16 +39,16 @@ class Wiring:
         self._actions: list[ActionClient] = []
         self._clock_reader = NodeClock(self)  # type: ignore[arg-type]
         self.parameters = Parameters(self, params_type)  # type: ignore[arg-type]
-        self.diagnostics = diagnostics.Diagnostics(self, self.health)  # type: ignore[arg-type]
+        self.diagnostics = Diagnostics(self, self.health)  # type: ignore[arg-type]
         self.heartbeat = Heartbeat(self, self.state_label)  # type: ignore[arg-type]
 
     def now(self) -> Now:
         """This instant, steady and by the node's clock."""
         return self._clock_reader.now()
 
-    def health(self) -> diagnostics.Health:
+    def health(self) -> Health:
         """(level, message) for /diagnostics; override it."""
-        return diagnostics.OK, self.state_label()
+        return OK, self.state_label()
 
     def state_label(self) -> str:
         """What the heartbeat says."""
