@@ -58,8 +58,14 @@ def admit_motion(
         return refusal
     if not np.isfinite(motion.times_s).all() or np.any(np.diff(motion.times_s) <= 0):
         return Refusal(Reason.WRONG_HORIZON, "times must rise")
-    off = np.where(robot.gripper_mask, 0.0, np.abs(motion.positions[0] - measured))
-    if off.max() > config.start_tolerance:
-        name = robot.joint_names[int(np.argmax(off))]
-        return Refusal(Reason.FIRST_COMMAND_JUMP, f"{name} is {off.max():.4f} from the start, at most {config.start_tolerance}")
+    name, off = far_from(motion.positions[0], measured, robot)
+    if off > config.start_tolerance:
+        return Refusal(Reason.FIRST_COMMAND_JUMP, f"{name} is {off:.4f} from the start, at most {config.start_tolerance}")
     return None
+
+
+def far_from(start: FloatArray, measured: FloatArray, robot: RobotSpec) -> tuple[str, float]:
+    """The joint that is furthest from where a path starts, and how far; a gripper may be held off by its object."""
+    off = np.where(robot.gripper_mask, 0.0, np.abs(start - measured))
+    worst = int(np.argmax(off))
+    return robot.joint_names[worst], float(off[worst])

@@ -196,6 +196,16 @@ class Rig:
             self.step()
         return float("inf")
 
+    def while_in(self, mode: Mode, stamps: bool = True, chunks: bool = False, most_s: float = 5.0) -> None:
+        """Step until the mode is left; raises TimeoutError where it is not."""
+        for _ in range(round(most_s / TICK_S)):
+            if self.mode is not mode:
+                return
+            if chunks:
+                self.send_chunk()
+            self.step(stamps=stamps)
+        raise TimeoutError(f"still in {mode.name} after {most_s} s")
+
     def speed(self) -> float:
         return float(np.abs(self.arm.at(self.now.stamp_ns)[1]).max())
 

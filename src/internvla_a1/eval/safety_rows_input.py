@@ -35,7 +35,7 @@ def row_01(scale: float) -> list[Figure]:
             buffer.push(clock.advance(1 / rate).stamp_ns, image := _noise(rng), content_hash(image), clock.now())
         buffer.push(clock.advance(1 / rate).stamp_ns, same, content_hash(same), clock.now())
         frozen_at = clock.now().steady_ns
-        while buffer.state(clock.now()) is not CameraState.FROZEN:
+        while buffer.state(clock.now()) is not CameraState.FROZEN and clock.now().steady_ns - frozen_at < 2 * NS:
             buffer.push(clock.advance(1 / rate).stamp_ns, same, content_hash(same), clock.now())
         late = max(late, (clock.now().steady_ns - frozen_at) / NS - 1 / rate)
     clock, buffer, false_alarms = ManualClock(), CameraBuffer("c", config), 0
@@ -85,7 +85,7 @@ def row_02(scale: float) -> list[Figure]:
             if isinstance(seen, Observation):
                 oldest = max(oldest, (cell.clock.now().stamp_ns - seen.stamp_ns) / NS + max(seen.image_age_s.values()))
         frames = 1
-        while not isinstance(cell.frame(), Observation):
+        while not isinstance(cell.frame(), Observation) and frames < 30:
             frames += 1
         back.append(frames)
     return [

@@ -20,7 +20,7 @@ def row_18(scale: float) -> list[Figure]:
     out = rig.step()
     named = out.handover.mode is Mode.HOLD and "-4" in out.handover.reason
     granted, attempts = [], 0
-    for _ in range(500):  # somebody asks at every tick; the controller refuses whatever it gets
+    for _ in range(trials(500, scale, 330)):  # somebody asks at every tick; the controller refuses whatever it gets
         if rig.give_policy() is None and rig.mode is Mode.POLICY:
             granted.append(rig.now.steady_ns)
             attempts += 1
@@ -138,9 +138,7 @@ def row_21(scale: float) -> list[Figure]:
     alive = rig.mode is Mode.POLICY
     rig.executor.on_estop(False, rig.now)
     heard = rig.now.steady_ns
-    while rig.mode is Mode.POLICY:
-        rig.send_chunk()
-        rig.step()
+    rig.while_in(Mode.POLICY, chunks=True)
     after = round((rig.now.steady_ns - heard) / NS, 6)
     return [
         exactly(21, "goes on with a heartbeat of 5 Hz", True, alive),
@@ -184,8 +182,7 @@ def row_23(scale: float) -> list[Figure]:
         heard = rig.now.steady_ns
         if released:
             rig.teleop(rig.measured(), deadman=False)
-        while rig.mode is Mode.TELEOP:
-            rig.step()
+        rig.while_in(Mode.TELEOP)
         if not released:
             silence.add(round((rig.now.steady_ns - heard) / NS, 6))
         promised = rig.braking_time() + TICK_S

@@ -114,8 +114,7 @@ def row_13(scale: float) -> list[Figure]:
         rig.run_policy(1.0 + float(rng.uniform(0.0, 1.0)))
         rig.send_chunk()
         heard = rig.now.steady_ns
-        while rig.mode is Mode.POLICY:
-            rig.step()
+        rig.while_in(Mode.POLICY)
         brake.add(round((rig.now.steady_ns - heard) / NS, 6))
         promised = rig.braking_time()
         rest = rig.until_rest()
@@ -216,7 +215,8 @@ def row_17(scale: float) -> list[Figure]:
     limits = Rig().executor.limits
     for trial in range(trials(40, scale, 4)):
         rig = Rig().moving(1.0)
-        pause = float(rng.uniform(0.02, 0.19)) if trial % 2 == 0 else float(rng.uniform(0.21, 1.0))
+        low, high = ((0.02, 0.19), (0.22, 0.27), (0.02, 0.19), (0.3, 1.0))[trial % 4]
+        pause = float(rng.uniform(low, high))
         told, before = rig.out.status.commanded, rig.arm.at(rig.now.stamp_ns)[0]
         for _ in range(round(pause / TICK_S)):
             rig.clock.advance(TICK_S)

@@ -51,7 +51,7 @@ def _steady_path(_: Rig) -> Callable[[Rig, int], Callable[[Any], Any]]:
 
 def row_27(scale: float) -> list[Figure]:
     """Simulated time jumps back, or ahead by more than 0.1 s."""
-    stale, unheld, quiet = 0, 0, 0
+    stale, unheld, quiet, held = 0, 0, 0, 0
     config = ExecutorConfig(use_sim_time=True)
     for jump in (-10.0, -0.02, 0.11, 60.0) * trials(5, scale, 1):
         rig = Rig(config=config).moving(1.0)
@@ -62,6 +62,7 @@ def row_27(scale: float) -> list[Figure]:
         rig.step()
         unheld += rig.mode is not Mode.HOLD or not any(f.reason is Reason.CLOCK_JUMP for f in rig.out.faults)
         unheld += rig.until_rest() == float("inf")
+        held += rig.out.status.chunk_id != 0
         rig.step(5)
         rig.give_policy()
         stale += rig.executor.on_chunk(old, rig.now) is None
@@ -72,6 +73,7 @@ def row_27(scale: float) -> list[Figure]:
     quiet += rig.mode is not Mode.POLICY
     return [
         exactly(27, "commands from the old epoch", 0, stale),
+        exactly(27, "chunks still held after a jump", 0, held),
         exactly(27, "jumps that did not end in HOLD, at rest", 0, unheld),
         exactly(27, "a step of 0.08 s that stopped the arm", 0, quiet),
     ]
@@ -82,8 +84,7 @@ def row_28(scale: float) -> list[Figure]:
     rig = Rig(config=ExecutorConfig(use_sim_time=True)).moving(1.0)
     rig.send_chunk()  # the newest news from everybody else is of the moment at which time stops
     since = rig.now.steady_ns
-    while rig.mode is Mode.POLICY:
-        rig.step(stamps=False)
+    rig.while_in(Mode.POLICY, stamps=False)
     held = round((rig.now.steady_ns - since) / NS, 6)
     names = [f.reason for f in rig.out.faults]
     return [exactly(28, "HOLD after, s", 0.5, held), exactly(28, "named", True, Reason.CLOCK_STOPPED in names)]

@@ -11,6 +11,11 @@ from internvla_a1.perception.camera_buffer import CameraBuffer, CameraState
 from internvla_a1.perception.config import PerceptionConfig
 
 
+def too_wide(spread_ns: int, config: PerceptionConfig) -> bool:
+    """Whether pictures are too far apart in time for one observation."""
+    return spread_ns > nanoseconds(config.spread_s)
+
+
 class Synchroniser:
     """Sets with strictly rising stamps; the stamp of a set is that of its newest picture."""
 
@@ -42,7 +47,7 @@ class Synchroniser:
             self._last_ns = None  # time went back
         if self._last_ns is not None and stamp <= self._last_ns:
             return None
-        if stamp - oldest > nanoseconds(self._config.spread_s):
+        if too_wide(stamp - oldest, self._config):
             spread = seconds(stamp - oldest)
             return Refusal(Reason.OUT_OF_STEP, f"camera {laggard.camera} lags, spread {spread:.4f} s, at most {self._config.spread_s} s")
         age = seconds(now.stamp_ns - oldest)

@@ -1,0 +1,166 @@
+"""Every guard is taken out in turn: some figure of the fault table must then be missed. n of n."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from internvla_a1.control import config, executor, gate, intake, limiter, measured, mover, supervisor, watchdogs
+from internvla_a1.control import handover as handover_module
+from internvla_a1.control.chunk_buffer import ChunkBuffer
+from internvla_a1.control.collision_protocol import PathCheck
+from internvla_a1.control.limits import limits_of
+from internvla_a1.control.plan import KNOT_S, Plan, resting
+from internvla_a1.core import joints
+from internvla_a1.eval import safety_rows_input as inputs
+from internvla_a1.eval import safety_rows_people as people
+from internvla_a1.eval import safety_rows_policy as policy
+from internvla_a1.eval import safety_rows_system as system
+from internvla_a1.eval.safety_rig import Rig, demo_robot, middle, worst_of
+from internvla_a1.perception import camera_buffer, synchroniser
+from internvla_a1.perception import config as perception_config
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """A guard that lets everything pass."""
+
+
+def never(*_: Any, **__: Any) -> bool:
+    return False
+
+
+def kept(row: Callable[[float], list[Any]], scale: float = 0.02) -> Callable[[], bool]:
+    """Whether every figure of a row is within its promise."""
+    return lambda: all(figure.ok for figure in row(scale))
+
+
+class Wall:
+    name = "wall"
+
+    def check(self, start: np.ndarray, path: np.ndarray) -> PathCheck:
+        return PathCheck(0, "wall")
+
+
+def a_colliding_chunk_is_refused() -> bool:
+    rig = Rig(collision=Wall())
+    rig.give_policy()
+    return rig.send_chunk(delay_s=0.0) is not None
+
+
+def a_mad_plan_is_not_sent() -> bool:
+    """The limiter itself is broken: the last gate keeps what was sent before."""
+    rig = Rig().moving(0.5)
+    honest = mover.follow
+
+    def mad(*args: Any) -> tuple[Plan, bool]:
+        plan, limited = honest(*args)
+        return replace(plan, q=plan.q * 3.0), limited
+
+    mover.follow = mad
+    try:
+        rig.log.segments.clear()
+        rig.run_policy(0.5)
+    finally:
+        mover.follow = honest
+    return worst_of(rig.log.segments, rig.executor).violations == 0
+
+
+def any_reference_keeps_the_limits() -> bool:
+    """Position, velocity, acceleration and jerk of the limiter's own plans, for references that jump and reverse."""
+    robot, rng = demo_robot(), np.random.default_rng(0)
+    limits = limits_of(robot, config.ExecutorConfig())
+    plan, knot, worst = resting(0, middle(robot)), 0, 0.0
+    for _ in range(150):
+        drift = np.cumsum(rng.normal(size=(13, 7)), axis=0) * rng.choice([0.05, 0.5, 5.0])
+        plan, _ = limiter.follow(plan, knot, limiter.reference_from(middle(robot) + drift), limits)
+        beyond = float(np.maximum(plan.q - limits.upper, limits.lower - plan.q).max())
+        jerk = np.abs(np.diff(plan.a, axis=0)) / KNOT_S / limits.jerk
+        shares = (np.abs(plan.v) / limits.velocity, np.abs(plan.a) / limits.acceleration, jerk)
+        worst = max(worst, 1.0 + beyond, *(float(x.max()) for x in shares))
+        knot += int(rng.integers(1, 4))
+    return worst <= 1.0 + 1e-6
+
+
+def a_flood_is_dropped() -> bool:
+    rig = Rig().moving(0.3)
+    for _ in range(60):
+        rig.send_chunk(delay_s=0.0)
+    return rig.executor.refusals["flooded"] > 0
+
+
+admit = gate.ChunkGate.admit
+GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
+    "joint state watchdog": (watchdogs, "joint_state_silent", nothing, kept(inputs.row_06)),
+    "teleop watchdog": (watchdogs, "teleop_silent", nothing, kept(people.row_23)),
+    "chunk watchdog": (watchdogs, "chunk_silent", nothing, kept(policy.row_13)),
+    "emergency-stop heartbeat": (watchdogs, "estop_silent", nothing, kept(people.row_21)),
+    "emergency stop": (watchdogs, "estop_pressed", nothing, kept(people.row_20)),
+    "clock stopped": (watchdogs, "clock_stopped", nothing, kept(system.row_28)),
+    "clock jump fault": (watchdogs, "clock_jumped", nothing, kept(system.row_27)),
+    "forgetting after a jump": (executor.Executor, "_forget", nothing, kept(system.row_27)),
+    "executor pause": (watchdogs, "paused", nothing, kept(policy.row_17, 0.2)),
+    "second commander": (watchdogs, "second_commander", nothing, kept(system.row_31)),
+    "three in a row": (watchdogs, "too_many_in_a_row", nothing, kept(inputs.row_07)),
+    "controller retry": (watchdogs, "controller_failed", nothing, kept(people.row_18)),
+    "start of a motion": (mover, "start_offset", lambda *_: ("", 0.0), kept(people.row_19)),
+    "anchor at measured": (mover.Mover, "release", nothing, kept(people.row_19)),
+    "encoder plausibility": (measured, "implausible", never, kept(inputs.row_07)),
+    "joint state stamps": (measured, "stamp_refusal", nothing, kept(system.row_29)),
+    "teleop stamps": (handover_module, "stamp_refusal", nothing, kept(system.row_29)),
+    "joints by name": (joints.JointMatcher, "_match", lambda self, *_: np.arange(len(self.joint_names)), kept(inputs.row_06)),
+    "finite chunks": (gate, "finite", nothing, kept(inputs.row_08, 0.002)),
+    "chunk source": (gate.ChunkGate, "_source", nothing, kept(policy.row_14)),
+    "chunk shape": (gate.ChunkGate, "_shape", nothing, kept(policy.row_14)),
+    "chunk stamp": (gate.ChunkGate, "_stamp", nothing, kept(policy.row_14)),
+    "order and lateness of chunks": (ChunkBuffer, "refuse", nothing, kept(policy.row_12)),
+    "give-back": (gate.ChunkGate, "admit", lambda self, chunk, now, _: admit(self, chunk, now, -(2**62)), kept(people.row_24)),
+    "collision gate": (executor, "admit_chunk", lambda chunk, *_: chunk, a_colliding_chunk_is_refused),
+    "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
+    "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),
+    "last gate": (mover, "plan_refusal", nothing, a_mad_plan_is_not_sent),
+    "flood": (executor.Executor, "_flooded", never, a_flood_is_dropped),
+    "faults stand against a request": (supervisor.Supervisor, "blocking", nothing, kept(people.row_18)),
+    "parameters of the executor": (config.ExecutorConfig, "__post_init__", nothing, kept(system.row_33)),
+    "parameters of perception": (perception_config.PerceptionConfig, "__post_init__", nothing, kept(system.row_33)),
+    "frozen camera": (camera_buffer.CameraBuffer, "_same_too_long", never, kept(inputs.row_01)),
+    "silent camera": (camera_buffer.CameraBuffer, "_silent", never, kept(inputs.row_02)),
+    "camera stamps": (camera_buffer.CameraBuffer, "_order", nothing, kept(inputs.row_03)),
+    "cameras in step": (synchroniser, "too_wide", never, kept(inputs.row_04)),
+    "planned motions start where the arm is": (intake, "far_from", lambda *_: ("", 0.0), lambda: _far_motion_is_refused()),
+}
+
+
+def _far_motion_is_refused() -> bool:
+    from internvla_a1.control.interface import PlannedMotion
+
+    rig = Rig()
+    rig.step(3)
+    q = rig.measured()
+    return rig.executor.on_planned_motion(PlannedMotion("home", np.array([0.0, 1.0]), np.stack([q + 0.1, q])), rig.now) is not None
+
+
+def holds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except Exception:
+        return False
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_without_this_guard_a_figure_is_missed_and_with_it_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, without, check = GUARDS[name]
+    assert hasattr(where, attribute)
+    monkeypatch.setattr(where, attribute, without)
+    assert not holds(check), f"{name} can be removed and nothing notices"
+
+
+EXTRA = [a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused]
+
+
+@pytest.mark.parametrize("check", EXTRA)
+def test_with_every_guard_in_place_the_extra_checks_hold(check: Callable[[], bool]) -> None:
+    assert check()
