@@ -108,11 +108,11 @@ def assert_nothing_left(up: Up, processes: list[psutil.Process], files: set[str]
 
 
 def talker_files(up: Up) -> set[str]:
-    """Shared-memory files that the nodes have mapped at this moment."""
+    """Shared-memory segments that the nodes have mapped at this moment; ports may be shared with other ROS processes."""
     found: set[str] = set()
     for process in up.descendants():
         maps = Path(f"/proc/{process.pid}/maps").read_text()
-        found |= set(re.findall(r"/dev/shm/(fastrtps_\w+)", maps))
+        found |= set(re.findall(r"/dev/shm/(fastrtps_(?!port)\w+)", maps))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 
@@ -17,7 +18,7 @@ from internvla_a1.demo.latency import Link
 
 INK, MUTED, GRID = "#1d2733", "#66727f", "#e4e8ec"
 BLUE, ORANGE, GREEN, RED = "#2364aa", "#e0812b", "#2f8f5b", "#c0392b"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["system-ui", "DejaVu Sans"], "font.size": 10,
     "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "text.color": INK,
     "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,

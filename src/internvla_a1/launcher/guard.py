@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from internvla_a1.launcher.shared_memory import remove_leftovers
+from internvla_a1.launcher.shared_memory import recent_orphans, remove_leftovers
 
 _GONE_WITHIN_S = 2.0
+_STOP_TAKES_S = 4.0  # a little more than the runner needs to stop its nodes
 
 
 class Guard:
@@ -63,11 +64,11 @@ def clean_up(lines: Iterable[str]) -> None:
             watched["group"].discard(what)
         elif kind in watched and what:
             watched[kind].add(what)
-    end = time.monotonic() + _GONE_WITHIN_S
+    ended, end = time.time(), time.monotonic() + _GONE_WITHIN_S
     groups = [int(g) for g in watched["group"]]
     while (groups := [g for g in groups if _alive(g)]) and time.monotonic() < end:
         time.sleep(0.02)
-    remove_leftovers(watched["shm"])
+    remove_leftovers(watched["shm"] | recent_orphans(ended - _STOP_TAKES_S))
     for folder in watched["folder"]:
         shutil.rmtree(folder, ignore_errors=True)
 

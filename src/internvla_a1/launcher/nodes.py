@@ -120,10 +120,10 @@ def typed_value(text: str, kind: str | None, entry: Entry) -> object:
 def _literal(entry: Entry, kind: str | None) -> object:
     value = entry.value
     if isinstance(value, list):
-        value = [item.value for item in value]
-        if not _uniform(value):
+        items = [item.value for item in value]
+        if not _uniform(items):
             raise entry.refuse("a list parameter holds scalars of one kind and at least one of them")
-        return value
+        return items
     if value is None or isinstance(value, dict):
         raise entry.refuse("a parameter is a scalar or a list")
     if kind is not None and type(value).__name__ != kind:

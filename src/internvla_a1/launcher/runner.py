@@ -176,7 +176,7 @@ class Runner:
                 for name in mapped(slot.child.pid) - self._shm:
                     self._shm.add(name)
                     self._guard.tell("shm", name)
-        self._next_scan = now + _SHM_SCAN_S
+        self._next_scan = now + (_SHM_SCAN_S if self._stopping is None else 0.1)
 
     def _clean_up(self) -> None:
         for slot in self._slots:

@@ -25,6 +25,25 @@ def mapped(pid: int) -> set[str]:
     return found
 
 
+def recent_orphans(since_s: float) -> set[str]:
+    """Fast DDS files of this user that changed after `since_s` (wall time) and that no process has mapped or open.
+
+    For what a child made in the last moment of its life, after the last look at its maps.
+    """
+    recent = set()
+    for path in SHM.glob("*fast*_*"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        if status.st_ctime >= since_s and status.st_uid == os.geteuid() and _NAME.fullmatch(str(path)):
+            recent.add(path.name)
+    if recent:
+        for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
+            recent -= mapped(int(pid))
+    return recent
+
+
 def remove_leftovers(names: Iterable[str]) -> list[str]:
     """Delete those of `names` that are ours and that no living process uses; returns what went."""
     removed = []
