@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from internvla_a1_msgs.msg import HandoverState
+from internvla_a1_msgs.srv import SetMode
 from lifecycle_msgs.msg import Transition
 from processes import Graph
 from sensor_msgs.msg import JointState, Joy
@@ -114,3 +116,39 @@ def test_deactivated_with_the_deadman_held_it_lets_go(bench):
     assert b.graph.change("teleop", Transition.TRANSITION_DEACTIVATE)
     assert b.waited(lambda: b.commands[-1].points == [])
     assert b.graph.end("teleop") == 0
+
+
+def test_a_person_takes_the_arm_from_the_policy_and_gives_it_back(tmp_path):
+    graph = Graph(tmp_path)
+    graph.start("cell", stamps="wall", camera_rate=1.0, tf_rate=0.0)
+    graph.start("executor", joint_state_age_s=1.0, pause_s=1.0, teleop_age_s=0.5, first_chunk_s=30.0)
+    graph.start("teleop", space="joint", axes="[0, 1, -1, -1, -1, -1, 2]", input_timeout=0.5)
+    modes = graph.collect(HandoverState, "handover/state", qos.LATCHED)
+    states = graph.collect(JointState, "joint_states", qos.SENSOR)
+    joy, held = graph.publisher(Joy, "joy", qos.DEFAULT), [0] * 8
+    graph.node.create_timer(0.02, lambda: joy.publish(Joy(axes=[1.0] + [0.0] * 7, buttons=held)))
+    try:
+        assert graph.until(lambda: states, 40.0), graph.log("cell")
+        graph.up("executor", "teleop")
+
+        def turned():
+            return states[-1].position[list(states[-1].name).index("joint_1")]
+
+        def mode_is(mode):
+            return graph.until(lambda: modes and modes[-1].mode == mode, 10.0)
+
+        def ask(mode):
+            return graph.call(SetMode, "handover/set_mode", SetMode.Request(mode=mode))
+
+        assert graph.until(lambda: ask("policy").success, 10.0) and mode_is(HandoverState.POLICY)
+        held[DEADMAN] = 1
+        assert mode_is(HandoverState.TELEOP), graph.log("executor")
+        assert graph.until(lambda: turned() > 0.1)
+        held[DEADMAN] = 0
+        assert mode_is(HandoverState.HOLD) and "deadman" in modes[-1].reason
+        here = turned()
+        graph.until(lambda: False, 0.5)
+        assert turned() - here < 0.1  # braking way, then rest
+        assert ask("policy").success and mode_is(HandoverState.POLICY)
+    finally:
+        graph.close()

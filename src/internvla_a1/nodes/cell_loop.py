@@ -181,8 +181,8 @@ class CellLoop:
                 self._follow_wall(nanoseconds(min(ahead, 0.0)))
 
     def _follow_wall(self, backlog_ns: int) -> None:
-        drift = time.time_ns() - self.stamp_ns
-        if drift < 0:  # never ahead; a little at a time, so that stamps still rise
+        drift = time.time_ns() - self.stamp_ns - nanoseconds(self.cell.config.physics.control_period_s)
+        if drift < 0:  # the next state must not be stamped ahead; a little at a time, so that stamps still rise
             self._anchor_ns += max(drift, -_STEP_BACK_NS)
         elif drift > _DRIFT_NS + abs(backlog_ns):
             self._anchor_ns += drift
