@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import webbrowser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,7 +39,9 @@ class LiveView:
 
     def open(self) -> None:
         """Point the browser at the page, where there is one."""
-        webbrowser.open(self.url)
+        # Without a display a text browser would take over the terminal.
+        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+            webbrowser.open(self.url)
 
     def show(self, image: ImageArray) -> None:
         """The newest picture, (height, width, 3) uint8 RGB."""
