@@ -5,6 +5,7 @@ pair get their segments in the same tick.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from internvla_a1.ros.wiring import Wiring
 
 DRIVERS = ("topic", "action")
 KINDS = ("joint_trajectory", "gripper_command")
+_ANSWER_S = 0.5  # a controller accepts or rejects a goal within milliseconds
 _GRIPPER_STEP = 1e-3  # m or rad: smaller changes of a gripper's target are not sent
 
 Report = Callable[[bool, str], None]
@@ -125,17 +127,24 @@ class ActionChannel:
         self._topic = f"{controller}/joint_trajectory"
         self._client = node.action_client(action, f"{controller}/follow_joint_trajectory")
         self._sent = 0
+        self._unanswered: dict[int, float] = {}  # goal number -> steady time of sending
 
     def send(self, segment: Segment) -> None:
         if not self._client.server_is_ready():
             self._report(False, f"action server of {self._topic} is gone")
             return
+        now = time.monotonic()
+        if self._unanswered and now - min(self._unanswered.values()) > _ANSWER_S:
+            self._unanswered.clear()  # a server that was killed seems to be there for many seconds more
+            self._report(False, f"the action server of {self._topic} has not answered for {_ANSWER_S} s")
         self._sent += 1
         number = self._sent
+        self._unanswered[number] = now
         future = self._client.send_goal_async(self._goal(trajectory=_part(segment, self._columns, self._names)))
         future.add_done_callback(lambda f: self._answered(f, number))
 
     def _answered(self, future: Any, number: int) -> None:
+        self._unanswered.pop(number, None)
         handle = future.result()
         if handle is None or not handle.accepted:
             self._report(False, "the controller rejected the goal")
