@@ -19,12 +19,12 @@ class Figure:
 
 def at_most(row: int, what: str, limit: float, measured: float, unit: str = "") -> Figure:
     """A measured number that must not be above a limit."""
-    return Figure(row, what, f"<= {limit:g} {unit}".rstrip(), f"{measured:.4g} {unit}".rstrip(), measured <= limit)
+    return Figure(row, what, f"<= {limit:g} {unit}".rstrip(), f"{measured:.4g} {unit}".rstrip(), bool(measured <= limit))
 
 
 def exactly(row: int, what: str, promised: object, measured: object) -> Figure:
     """A count or a name that must be as promised."""
-    return Figure(row, what, str(promised), str(measured), promised == measured)
+    return Figure(row, what, str(promised), str(measured), bool(promised == measured))
 
 
 Row = Callable[[float], list[Figure]]  # scale: 1 for the full number of trials, less for a quick run
