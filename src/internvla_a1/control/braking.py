@@ -63,7 +63,7 @@ class Stop:
 
 def _turning_times(v: FloatArray, a: FloatArray, slope: FloatArray) -> tuple[FloatArray, FloatArray]:
     """When v + a t - slope t^2 / 2 is zero: both roots, -1 where there is none."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         root = np.sqrt(a * a + 2 * slope * v)
         first, second = (a + root) / slope, (a - root) / slope
         flat = np.abs(slope) < 1e-9
