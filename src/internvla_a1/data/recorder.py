@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from internvla_a1.core.errors import ConfigError, DataError
 from internvla_a1.data.episode import Episode, store_episode
 from internvla_a1.data.features import Feature
+from internvla_a1.data.processes import leave_with_parent
 from internvla_a1.data.writer import write_dataset
 
 
@@ -130,6 +131,7 @@ _worker: tuple[Maker, Plan] | None = None
 
 def _start_worker(plan: Plan) -> None:
     global _worker
+    leave_with_parent()
     _worker = (plan.build(), plan)
 
 

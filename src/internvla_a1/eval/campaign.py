@@ -13,6 +13,7 @@ from pathlib import Path
 
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
+from internvla_a1.data.processes import leave_with_parent
 from internvla_a1.eval.closed_loop import Loop, Outcome
 from internvla_a1.eval.drivers import load_policy
 from internvla_a1.eval.intervals import Share
@@ -123,7 +124,7 @@ def _play_in_processes(todo: list[tuple[Case, int]], processes: int, keep: Calla
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(todo))
     running: dict[Future[Outcome], Case] = {}
-    with ProcessPoolExecutor(processes, context) as pool:
+    with ProcessPoolExecutor(processes, context, leave_with_parent) as pool:
         while waiting or running:
             while waiting and len(running) < processes + 1:
                 case, seed = waiting.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from internvla_a1.data.reader import open_dataset
 from internvla_a1.eval.campaign import Case, evaluate
 from internvla_a1.eval.drivers import load_policy
 from internvla_a1.eval.films import failure_films
+from internvla_a1.eval.foresight import foresight_score
 from internvla_a1.eval.open_loop import open_loop
 from internvla_a1.eval.protocol import MODES, Protocol
 from internvla_a1.eval.report import write_report
+from internvla_a1.policy.network import NetworkPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=0, help="Euler steps, 0: the checkpoint's")
     parser.add_argument("--size", type=int, default=96, help="pixels of the cameras")
     parser.add_argument("--open-loop", type=Path, metavar="DATASET", help="compare with recorded actions instead")
-    parser.add_argument("--samples", type=int, default=200, help="open loop: chunks to compare")
+    parser.add_argument("--foresight", type=Path, metavar="DATASET", help="compare predicted pictures with what came")
+    parser.add_argument("--samples", type=int, default=200, help="open loop, foresight: how many frames")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write report.html and report.json."""
     if args.episodes < 1 or args.samples < 1 or args.processes < 1:
         raise ConfigError("--episodes, --samples and --processes must be at least 1")
+    if args.foresight:
+        return _foresight(args)
     return _open(args) if args.open_loop else _closed(args)
 
 
@@ -113,6 +118,25 @@ def _closed(args: argparse.Namespace) -> int:
     notes = [f"Seeds {seeds.start} to {seeds.stop - 1} in every case. Weights: {', '.join(args.weights)}."]
     write_report(args.out / "report.html", "Sorting from a moving belt, closed loop without ROS", results, films, notes)
     print(f"report: {args.out / 'report.html'}")
+    return 0
+
+
+def _foresight(args: argparse.Namespace) -> int:
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for weights in args.weights:
+        policy = load_policy(weights, load_robot(find(args.robot)), args.steps)
+        if not isinstance(policy, NetworkPolicy):
+            raise ConfigError(f"{weights} foresees nothing; name a weights folder")
+        sheet = args.out / f"foresight-{_short(weights)}.png"
+        score = foresight_score(policy, open_dataset(find(str(args.foresight))), args.samples, args.seed, sheet)
+        print(
+            f"{weights}: {score.frames} frames; centroid {100 * score.centroid_error:.2f} % of the width (copying "
+            f"{100 * score.copying_centroid_error:.2f} %), within 3 %: {100 * score.within_3_percent:.0f} %, lost {score.lost}; "
+            f"latent error {score.latent_ratio:.3f} of copying's; {sheet}"
+        )
+        rows.append({"weights": weights, **asdict(score), "latent_ratio": score.latent_ratio})
+    (args.out / "foresight.json").write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 

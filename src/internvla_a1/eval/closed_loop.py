@@ -10,6 +10,7 @@ import numpy as np
 from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.scene import Order
 from internvla_a1.core.types import ActionChunk
+from internvla_a1.eval.drivers import cameras_of
 from internvla_a1.eval.observing import History, observe
 from internvla_a1.eval.protocol import Protocol, order_something, start
 from internvla_a1.policy.commitment import Commitments
@@ -65,6 +66,7 @@ class _State:
 
     def __init__(self, loop: Loop, rng: np.random.Generator, seed: int) -> None:
         self._cell, self._policy, self._protocol, self._rng, self._seed = loop.cell, loop.policy, loop.protocol, rng, seed
+        self._cameras = cameras_of(loop.policy)
         self._dt = loop.policy.robot.control_dt_s
         self._history = History(loop.policy.history_s)
         self._commitments = Commitments(margin_s=0.0)
@@ -88,7 +90,7 @@ class _State:
         cell = self._cell
         self._disturb()
         dark = frozenset({self._protocol.drop}) if self._protocol.drop and cell.time_s >= self._protocol.drop_at_s else frozenset()
-        seen = observe(cell, self._policy.robot.camera_names, dark)
+        seen = observe(cell, self._cameras, dark)
         self._history.add(seen)
         if cell.order is not None:
             if self._order is None:

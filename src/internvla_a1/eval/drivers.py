@@ -35,6 +35,13 @@ def load_policy(weights: str, robot: RobotSpec, steps: int = 0) -> Policy:
     return policy
 
 
+def cameras_of(policy: Policy) -> tuple[str, ...]:
+    """The cameras that a policy looks at, so that no other is rendered; none for the expert."""
+    if isinstance(policy, NetworkPolicy):
+        return tuple(policy.agreement.views.values())
+    return () if isinstance(policy, ExpertPolicy) else policy.robot.camera_names
+
+
 @dataclass(frozen=True)
 class NetworkDriver:
     """Picklable; makes a driver for `train.demonstrations`: asks the policy every `execute` ticks and follows its chunk between."""
@@ -69,7 +76,7 @@ class _Driver:
             self._policy.reset()
             self._history, self._chunk = History(self._policy.history_s), None
         self._last_s = cell.time_s
-        seen = observe(cell, self._robot.camera_names)
+        seen = observe(cell, cameras_of(self._policy))
         self._history.add(seen)
         if not instruction:
             self._chunk = None

@@ -54,7 +54,7 @@ def open_loop(policy: Policy, dataset: Dataset, samples: int, seed: int = 0) -> 
         state = np.concatenate([numbers[k][t] for k in state_keys]).astype(np.float64)
         if len(state) != len(robot.joints):
             raise ConfigError(f"{dataset.root}: {len(state)} state values, robot {robot.name} has {len(robot.joints)} joints")
-        seen, past = (_observation(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back)))
+        seen, past = (observation_at(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back)))
         policy.reset()
         chunk = policy.infer(PolicyRequest(seen, past, dataset.instruction(e, t), int(index), seed=int(index))).chunk
         ahead, is_pad = clamped(t, range(chunk.steps), length)
@@ -77,7 +77,7 @@ def features_for(dataset: Dataset, kind: str, camera_names: tuple[str, ...]) -> 
     return row.state_keys, row.action_keys, cameras
 
 
-def _observation(
+def observation_at(
     dataset: Dataset, episode: int, frame: int, cameras: Mapping[str, str], joints: tuple[str, ...], state: FloatArray
 ) -> Observation:
     images = {name: dataset.frames(episode, key, [frame])[0] for name, key in cameras.items()}

@@ -10,27 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internvla_a1.core.scene import COLORS
-
-BRIGHTEST, DOMINANCE, LEAST_PIXELS = 0.27, 0.55, 3
-
-
-def color_mask(images: Tensor, color: Tensor) -> Tensor:
-    """images: (B, V, 3, H, W) in [0, 1]; color: (B,) index into core.scene.COLORS, -1 for none -> (B, V, H, W) bool.
-
-    A pixel belongs to a colour where that channel is bright and the two others are well below it.
-    """
-    channel = color.clamp(min=0).view(-1, 1, 1, 1, 1).expand(-1, images.shape[1], 1, *images.shape[3:])
-    own = images.gather(2, channel)[:, :, 0]
-    others = images.masked_fill(torch.zeros_like(images, dtype=torch.bool).scatter(2, channel, True), 0.0).amax(2)
-    return (own > BRIGHTEST) & (others < DOMINANCE * own) & (color >= 0).view(-1, 1, 1, 1)
-
-
-def any_color(images: Tensor) -> Tensor:
-    """(N, 3, H, W) in [0, 1] -> (N, H, W) bool: a pixel of some parcel colour."""
-    views = images[:, None]
-    masks = [color_mask(views, torch.full((len(images),), i, device=images.device)) for i in range(len(COLORS))]
-    return torch.stack(masks).any(0)[:, 0]
+LEAST_PIXELS = 3
 
 
 def token_labels(mask: Tensor, grid: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.scene import COLORS
 from internvla_a1.data.mixture import Mixture
+from internvla_a1.eval.colors import color_of
 from internvla_a1.model.config import ModelConfig
 from internvla_a1.policy.statistics import FeatureStats
 from internvla_a1.policy.tokenizer import TextTokenizer
@@ -176,12 +177,6 @@ def shifted(images: Tensor, by: np.ndarray) -> Tensor:
     side = images.shape[-1]
     padded = torch.nn.functional.pad(images.flatten(0, 1), (most,) * 4, mode="replicate").unflatten(0, images.shape[:2])
     return torch.stack([p[..., most + y : most + y + side, most + x : most + x + side] for p, (y, x) in zip(padded, by, strict=True)])
-
-
-def color_of(task: str) -> int:
-    """Index of the colour that an instruction names, -1 for none."""
-    words = task.lower().split()
-    return next((i for i, c in enumerate(COLORS) if c in words), -1)
 
 
 def _recolored(task: str, color: str) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.ablation import ablate, ablated_latents, split_off
+from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import StemConfig
-from internvla_a1.train.auxiliary import GroundingHead, TargetHead, color_mask, token_labels
+from internvla_a1.train.auxiliary import GroundingHead, TargetHead, token_labels
 from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
 from internvla_a1.train.folder_batches import Batches

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import InternVLAA1
 from internvla_a1.model.config import StemConfig
 from internvla_a1.model.cosmos import CosmosCodec
-from internvla_a1.train.auxiliary import GroundingHead, any_color, color_mask, token_labels
+from internvla_a1.train.auxiliary import GroundingHead, token_labels
 from internvla_a1.train.batches import RAW, CachedBatches, random_of
 from internvla_a1.train.cache import Cache
 from internvla_a1.train.config import TrainConfig

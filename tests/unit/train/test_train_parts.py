@@ -10,12 +10,13 @@ from train_made_up import SMALL, small_config, write_demo
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.ablation import ABLATIONS, ablate, ablated_latents
+from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import new_model
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.flow import sample_time
 from internvla_a1.model.inputs import read_batch
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
-from internvla_a1.train.auxiliary import any_color, color_mask, token_labels
+from internvla_a1.train.auxiliary import token_labels
 from internvla_a1.train.batches import LATENTS, draw_noise, shifted
 from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches

@@ -1,0 +1,139 @@
+"""Is the predicted future right? Where the instructed colour will be, and how close the latents come, against copying the present."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from internvla_a1.core.errors import ConfigError, DataError
+from internvla_a1.core.types import ImageArray
+from internvla_a1.data.images import resized, to_png
+from internvla_a1.data.reader import Dataset
+from internvla_a1.eval.colors import color_mask, color_of
+from internvla_a1.eval.open_loop import features_for, observation_at
+from internvla_a1.policy.network import NetworkPolicy
+from internvla_a1.policy.protocol import PolicyRequest
+from internvla_a1.policy.transforms import to_float
+
+LEAST_PIXELS = 4
+SPEED_KEY, SLOWEST = "privileged.belt_speed", 0.02
+
+
+@dataclass(frozen=True)
+class ForesightScore:
+    """Over `frames` frames, main view. Centroid errors are medians in image widths; latent errors are means over all views.
+
+    copying: the same for a prediction that repeats the present. lost: predictions in which the colour is nowhere to be found.
+    """
+
+    frames: int
+    centroid_error: float
+    copying_centroid_error: float
+    within_3_percent: float
+    latent_mse: float
+    copying_latent_mse: float
+    lost: int
+
+    @property
+    def latent_ratio(self) -> float:
+        """Error of the predicted latents over that of copying; below 1 is better than copying."""
+        return self.latent_mse / max(self.copying_latent_mse, 1e-12)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    now: ImageArray
+    real: ImageArray
+    predicted: ImageArray
+    color: int
+    latent_mse: float
+    copying_mse: float
+
+
+def foresight_score(policy: NetworkPolicy, dataset: Dataset, frames: int, seed: int = 0, sheet: Path | None = None) -> ForesightScore:
+    """Ask at random moments whose instructed colour moves and is in sight a horizon later. sheet: PNG of now, predicted, real."""
+    errors, copying, latent, latent_copy, rows = [], [], [], [], []
+    lost = 0
+    for frame in _frames(policy, dataset, seed):
+        real, now, predicted = (centroid(p, frame.color) for p in (frame.real, frame.now, frame.predicted))
+        if real is None or now is None:
+            continue
+        latent.append(frame.latent_mse)
+        latent_copy.append(frame.copying_mse)
+        copying.append(float(np.linalg.norm(now - real)))
+        errors.append(float(np.linalg.norm(predicted - real)) if predicted is not None else 1.0)
+        lost += predicted is None
+        if len(rows) < 12:
+            rows.append(np.concatenate([frame.now, frame.predicted, frame.real], 1))
+        if len(errors) == frames:
+            break
+    if not errors:
+        raise DataError(f"{dataset.root}: no frame with a moving parcel of the instructed colour in the main view")
+    if sheet is not None:
+        sheet.write_bytes(to_png(np.ascontiguousarray(np.concatenate(rows, 0))))
+    return ForesightScore(
+        len(errors), float(np.median(errors)), float(np.median(copying)), float(np.mean(np.array(errors) <= 0.03)),
+        float(np.mean(latent)), float(np.mean(latent_copy)), lost,
+    )  # fmt: skip
+
+
+def centroid(image: ImageArray, color: int) -> np.ndarray | None:
+    """(x, y) of all pixels of a colour in image widths; None where there are too few."""
+    mask = color_mask(to_float(image)[None, None], torch.tensor([color]))[0, 0].numpy()
+    if mask.sum() < LEAST_PIXELS:
+        return None
+    rows, columns = np.nonzero(mask)
+    return np.array([columns.mean(), rows.mean()]) / image.shape[1]
+
+
+def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int) -> Iterator[_Frame]:
+    robot, fps = policy.robot, dataset.info.fps
+    ahead, back = round(policy.horizon_s * fps), round(policy.history_s * fps)
+    if ahead < 1:
+        raise ConfigError("this policy foresees nothing")
+    names = tuple(policy.agreement.views.values())
+    state_keys, _, cameras = features_for(dataset, robot.embodiment, tuple(c.name for c in robot.cameras))
+    cameras = {name: key for name, key in cameras.items() if name in names}
+    starts = np.cumsum([0, *(e.length for e in dataset.episodes)])
+    for index in np.random.default_rng(seed).permutation(starts[-1]):
+        e = int(np.searchsorted(starts, index, "right")) - 1
+        t = int(index - starts[e])
+        color = color_of(dataset.instruction(e, t))
+        if color < 0 or t + ahead >= dataset.episodes[e].length or not _moves(dataset, e, t):
+            continue
+        state = np.concatenate([dataset.numbers(e, state_keys)[k][t] for k in state_keys]).astype(np.float64)
+        seen, past, later = (observation_at(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back), t + ahead))
+        policy.reset()
+        result = policy.infer(PolicyRequest(seen, past, dataset.instruction(e, t), int(index), seed=int(index)))
+        if result.foresight is None:
+            raise ConfigError("this policy was built without foresight")
+        real, present = (_latents(policy, [o.images[c] for c in result.foresight.cameras]) for o in (later, seen))
+        pictures = policy.decode(result.foresight).images
+        predicted = torch.from_numpy(result.foresight.latents)
+        main = names[0]
+        yield _Frame(
+            seen.images[main], later.images[main], _fitted(pictures[main], seen.images[main]), color,
+            float((predicted - real).square().mean()), float((present - real).square().mean()),
+        )  # fmt: skip
+
+
+def _moves(dataset: Dataset, episode: int, frame: int) -> bool:
+    """Whether the belt runs; true where the data do not say."""
+    if SPEED_KEY not in dataset.info.features:
+        return True
+    return float(dataset.numbers(episode, (SPEED_KEY,))[SPEED_KEY][frame, 0]) >= SLOWEST
+
+
+@torch.no_grad()
+def _latents(policy: NetworkPolicy, images: list[ImageArray | None]) -> Tensor:
+    present = [to_float(image) for image in images if image is not None]
+    return policy.model.encode_frames(torch.stack(present)).cpu()
+
+
+def _fitted(image: ImageArray, like: ImageArray) -> ImageArray:
+    return resized(image, like.shape[0], like.shape[1])
