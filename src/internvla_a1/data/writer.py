@@ -106,7 +106,8 @@ def _schema(features: Sequence[Feature]) -> pa.Schema:
         if f.dtype == "image":
             fields.append(pa.field(f.key, pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
         elif f.dtype != "video":
-            fields.append(pa.field(f.key, pa.list_(pa.float32(), f.width)))
+            # LeRobot stores a feature of shape (1,) as a plain column
+            fields.append(pa.field(f.key, pa.float32() if f.width == 1 else pa.list_(pa.float32(), f.width)))
     fields += [pa.field(k, pa.float32() if t == "float32" else pa.int64()) for k, t in BOOKKEEPING.items()]
     return pa.schema(fields)
 
@@ -127,7 +128,8 @@ def _table(shard: Path, note: dict, number: int, start: int, tasks: dict[str, in
         if entry.name in counted:
             columns.append(pa.array(counted[entry.name], entry.type))
         elif entry.name in stored.column_names:
-            columns.append(stored.column(entry.name).combine_chunks().cast(entry.type))
+            column = stored.column(entry.name).combine_chunks()
+            columns.append((column.flatten() if entry.type == pa.float32() else column).cast(entry.type))
         else:
             raise DataError(f"{shard}: no column {entry.name!r}; it has {', '.join(stored.column_names)}")
     return pa.Table.from_arrays(columns, schema=schema)

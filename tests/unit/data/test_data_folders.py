@@ -92,8 +92,17 @@ def test_v30_keeps_the_files_and_columns_that_lerobot_reads(tmp_path):
     assert table.column("videos/observation.images.head/from_timestamp").to_pylist() == pytest.approx([0, 7 / FPS])
     frames = pq.read_table(data.root / "data/chunk-000/file-000.parquet")
     assert frames.column("index").to_pylist() == list(range(12))
+    assert str(frames.schema.field("actions.joint.position").type) == "fixed_size_list<element: float>[14]"
     stats = data.statistics()["actions.joint.position"]
     assert stats["count"] == [12] and len(stats["mean"]) == 14
+
+
+def test_features_of_one_value_are_plain_columns_as_lerobot_has_them(tmp_path):
+    data, *_ = make(tmp_path, "Franka", "v3.0", video=False)
+    frames = pq.read_table(data.root / "data/chunk-000/file-000.parquet")
+    assert str(frames.schema.field("actions.gripper.position").type) == "float"
+    tasks = pq.read_table(data.root / "meta/tasks.parquet")
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
 
 
 def test_several_data_files_give_the_same_rows_as_one(tmp_path):
