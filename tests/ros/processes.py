@@ -56,6 +56,7 @@ class Graph:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._clients: dict[str, Any] = {}
 
     def start(self, module: str, *, remaps: Iterable[str] = (), limits: Callable[[], None] | None = None, **params: Any) -> str:
         """Start internvla_a1.nodes.<module>, or a script of this folder; its output goes to log(module). Returns the module's name."""
@@ -90,14 +91,15 @@ class Graph:
 
     def call(self, kind: type, name: str, request: Any, timeout_s: float = 20.0) -> Any:
         """A service call's response."""
-        client = self.node.create_client(kind, name)
-        try:
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(kind, name)
             assert self.until(client.service_is_ready, timeout_s), f"no service {name}"
-            future = client.call_async(request)
-            assert self.until(future.done, timeout_s), f"no answer from {name}"
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+            self.until(lambda: False, 0.1)  # the way back is matched a little later, and an answer before that is lost
+        assert self.until(client.service_is_ready, timeout_s), f"no service {name}"
+        future = client.call_async(request)
+        assert self.until(future.done, timeout_s), f"no answer from {name}"
+        return future.result()
 
     def until(self, done: Callable[[], Any], timeout_s: float = 10.0) -> bool:
         """Spin until `done` is true."""

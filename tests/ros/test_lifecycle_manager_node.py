@@ -47,7 +47,7 @@ def test_nodes_come_up_in_order_come_back_after_a_crash_and_a_hang_and_go_down(g
     modes = graph.collect(HandoverState, "handover/state", qos.LATCHED)
     graph.start("lifecycle_manager", nodes="[executor, sample]", kill_silent=2.0)
     graph.start("infra_sample")
-    graph.until(lambda: watch.states, 20.0)
+    graph.until(lambda: "/sample" in watch.states, 20.0)
     graph.until(lambda: False, 0.5)
     assert watch.says("/sample", "unconfigured")  # the executor is first and not there yet
     graph.start("executor")
