@@ -1,7 +1,7 @@
 # Each target does its own set-up: a fresh clone needs nothing but Python, a compiler and cmake.
 BOOTSTRAP = python3 scripts/bootstrap.py
 
-.PHONY: help setup demo test bench soak lint clean
+.PHONY: help setup demo test bench train-tiny colcon lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,6 +14,17 @@ demo:           ## sort ten parcels from the moving belt, over real ROS 2; ARGS=
 
 test:           ## every test; ARGS="tests/unit -k belt" for some
 	@$(BOOTSTRAP) --dev python -m pytest $(ARGS)
+
+bench:          ## speed of the model and the figures of the fault table; long
+	@$(BOOTSTRAP) --dev internvla-a1 bench model --config tiny --out outputs/bench_model
+	@$(BOOTSTRAP) --dev internvla-a1 bench safety
+
+train-tiny:     ## the demo's policy from nothing, resumable; hours
+	@$(BOOTSTRAP) internvla-a1 train --pipeline --config config/train/pipeline_tiny.yaml
+
+colcon:         ## build both packages as on a robot, from here and from ros2_ws
+	@$(BOOTSTRAP) --dev colcon build --base-paths . ros2_ws/src --cmake-args -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/scripts/strip_missing_includes.cmake
+	@cd ros2_ws && python3 ../scripts/bootstrap.py --dev colcon build --cmake-args -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/scripts/strip_missing_includes.cmake
 
 lint:           ## style and types
 	@$(BOOTSTRAP) --dev ruff check src tests scripts setup.py
