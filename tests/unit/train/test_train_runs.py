@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from train_made_up import SMALL, small_config, write_demo
 
 from internvla_a1.core.errors import CheckpointError, ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
-from internvla_a1.model import load_model
+from internvla_a1.model import load_model, new_model
+from internvla_a1.model.infer import infer_config
+from internvla_a1.model.loading import published_tensors, rename
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.train import checkpoints
 from internvla_a1.train.cli import run_training
-from internvla_a1.train.config import TrainConfig, build
+from internvla_a1.train.config import TrainConfig, build, load_train_config
+from internvla_a1.train.words import vocabulary, write_tokenizer
 
 WORKER = Path(__file__).with_name("train_gradients_worker.py")
 
@@ -105,6 +108,34 @@ def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
     assert all(torch.equal(a, b) for a, b in zip(made.codec.parameters(), source.codec.parameters(), strict=True))
     moved = made.vision.embed.weight - load_model(ground).vision.embed.weight
     assert 0 < moved.abs().max() < 5e-3  # one small step away from where grounding left it
+
+
+def published_folder(folder):
+    """Fresh weights of the small 3B of the reference vectors, under the published names."""
+    source = Path(__file__).resolve().parents[2] / "golden" / "data" / "3b"
+    shapes = {name: tuple(t.shape) for name, t in rename(source, "3b", load_file(source / "model.safetensors")).items()}
+    policy, sizes = (json.loads((source / name).read_text()) for name in ("config.json", "tiny_config.json"))
+    model = new_model(infer_config("3b", shapes, policy, sizes))
+    folder.mkdir()
+    save_file({k: t.contiguous() for k, t in published_tensors(model).items()}, folder / "model.safetensors")
+    for name in ("config.json", "tiny_config.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    return folder
+
+
+def test_the_fine_tuning_file_starts_from_a_folder_in_the_published_layout(place, tmp_path):
+    write_tokenizer(tmp_path / "tokenizer", vocabulary([]), 1000)
+    weights = published_folder(tmp_path / "published")
+    changes = [f"out={tmp_path}/run", f"data.sources=[{place}/demo]", f"data.tokenizer={tmp_path}/tokenizer", f"model.init={weights}"]
+    changes += ["steps=2", "batch_size=2", "precision=float32", "log_every=1", "freeze.train_expert_only=true"]
+    final = run_training(load_train_config("config/train/finetune_3b.yaml", changes), cpu=True, quiet=True)
+    before, after = load_model(weights).state_dict(), checkpoints.latest(tmp_path / "run/checkpoints").model
+    assert torch.equal(before["embed_tokens.weight"], after["model.embed_tokens.weight"])  # frozen
+    moved = after["model.mixture.act.layers.0.mlp.up_proj.weight"] - before["mixture.act.layers.0.mlp.up_proj.weight"]
+    assert 0 < moved.abs().max() < 1e-6  # two steps at a warm-up rate
+    assert load_file(final / "model.safetensors")["embed_tokens.weight"].dtype == torch.bfloat16
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines] == pytest.approx([2.5e-5 / 1001, 2 * 2.5e-5 / 1001])
 
 
 def test_without_a_cache_the_same_data_train_through_the_policys_transforms(place):
