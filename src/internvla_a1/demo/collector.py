@@ -45,6 +45,7 @@ class Recording:
     latency: LatencyLog = field(default_factory=LatencyLog)
     clock: ClockMap = field(default_factory=ClockMap)
     states: dict[str, str] = field(default_factory=dict)  # node: lifecycle state
+    pids: dict[str, int] = field(default_factory=dict)  # node: process
     joint_names: tuple[str, ...] = ()
     commanded: list[tuple[float, list[float]]] = field(default_factory=list)
     measured: list[tuple[float, list[float]]] = field(default_factory=list)
@@ -114,7 +115,8 @@ class Collector:
     def _beat(self, message: KeyValue, now: int) -> None:
         beat = read_beat(message)
         if beat is not None:
-            self.recording.states[beat.node.rpartition("/")[2]] = beat.state
+            node = beat.node.rpartition("/")[2]
+            self.recording.states[node], self.recording.pids[node] = beat.state, beat.pid
 
     def _observation(self, data: bytes, now: int) -> None:
         # Reading only the header spares this process the copy of three pictures 15 times a second.
