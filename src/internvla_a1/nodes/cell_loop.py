@@ -22,8 +22,9 @@ from internvla_a1.core.types import ImageArray
 from internvla_a1.sim.cameras import OVERVIEW, Cameras
 from internvla_a1.sim.cell import Cell
 
-_GIVE_UP_S = 0.05  # a longer backlog is not caught up, or simulated time would seem to jump
-_DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by this much at most
+_GIVE_UP_S = 0.05  # simulated time: a longer backlog is not caught up, or the clock would seem to jump
+_GIVE_UP_WALL_S = 0.5  # wall time: a shift of the stamps is a jump of the arm's trajectory, so it is the last resort
+_DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by no more than this, backlog apart
 _STEP_BACK_NS = 1_000_000
 
 ImageSink = Callable[[str, int, ImageArray], None]
@@ -174,7 +175,7 @@ class CellLoop:
             ahead = due - time.monotonic()
             if ahead > 0:
                 time.sleep(ahead)
-            elif ahead < -_GIVE_UP_S:
+            elif ahead < -(_GIVE_UP_WALL_S if self._wall else _GIVE_UP_S):
                 self.counters["time_lost_ms"] += round(-ahead * 1000)
                 due = time.monotonic()
             if self._wall:

@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.executor import Executor
 from internvla_a1.control.interface import Handover, Mode, PlannedMotion, Segment, Status, TeleopCommand, TickOutput
+from internvla_a1.core.clock import Now, nanoseconds
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.faults import Refusal
 from internvla_a1.core.resources import find
@@ -46,6 +47,7 @@ class ExecutorParams(ExecutorConfig):
     driver: str = text("topic", "How segments reach the controllers", choices=DRIVERS)
     collision: str = text("auto", "Collision gate; auto: where pinocchio and coal are installed", choices=("auto", "pinocchio", "none"))
     planner: str = text("auto", "Planner of go_home; auto: MoveIt where it is installed", choices=("auto", "moveit", "straight"))
+    lead_s: float = number(0.02, "s", 0.0, 0.1, "Plans change this far ahead of now: the time a segment needs to the controller")
     status_rate: float = number(20.0, "Hz", 10.0, 100.0, "Rate of executor/status")
     max_surprise: float = number(0.0, "", 0.0, 100.0, "Surprise score above which the policy is put on hold; 0: never")
 
@@ -67,11 +69,20 @@ class ExecutorNode(ManagedNode):
         self._shown: tuple[object, ...] = ()
         self._shown_ns = 0
         self._last: TickOutput | None = None
-        self._status_ns = 0
+        self._status_ns = self._lead_ns = 0
         super().__init__("executor", ExecutorParams)
 
+    def now(self) -> Now:
+        """This instant plus the lead, on both clocks alike: what is decided now holds when the controller has it.
+
+        Ages and stamps keep their meaning, since every reading is shifted. Without a lead a segment would change what the arm has
+        already done while it was on its way, and the arm would jerk to catch up.
+        """
+        now = super().now()
+        return Now(now.steady_ns + self._lead_ns, now.stamp_ns + self._lead_ns if now.stamp_ns else 0)
+
     def configure(self, params: ExecutorParams) -> None:
-        self.params = params
+        self.params, self._lead_ns = params, nanoseconds(params.lead_s)
         self.robot = load_robot(find(params.robot))
         self.gate = make_gate(params.collision, self.robot, self.get_logger().warning)
         self.planner = make_planner(params.planner, self.robot, self.gate, self.get_logger().warning)

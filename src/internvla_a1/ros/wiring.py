@@ -107,7 +107,10 @@ class Wiring:
             try:
                 return answer(request, response)
             except Exception as error:
-                self._log_exception(f"service {name}", error)
+                if isinstance(error, InternVLAError):
+                    self.diagnostics.refuse(f"service {name}", str(error))
+                else:
+                    self._log_exception(f"service {name}", error)
                 if hasattr(response, "success"):
                     response.success, response.message = False, str(error)
                 return response

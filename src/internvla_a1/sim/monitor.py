@@ -9,7 +9,7 @@ import numpy as np
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 
-PERIOD_S = 0.01  # differences are taken at the rate of the commands, not of the physics
+PERIOD_S = 0.01  # least time between two samples: differences at the rate of the commands, not of the physics
 
 
 @dataclass
@@ -26,7 +26,7 @@ class LimitMonitor:
     def __post_init__(self) -> None:
         self._lower, self._upper = self.robot.array("lower"), self.robot.array("upper")
         self._velocity, self._acceleration = self.robot.array("max_velocity"), self.robot.array("max_acceleration")
-        self._last: list[FloatArray] = []
+        self._last: list[tuple[float, FloatArray]] = []
         self._next_s = 0.0
 
     def watch(self, now_s: float, commanded: FloatArray) -> None:
@@ -34,14 +34,14 @@ class LimitMonitor:
         if now_s < self._next_s - 1e-9:
             return
         self._next_s = now_s + PERIOD_S
-        self._last = [*self._last[-2:], commanded.copy()]
+        self._last = [*self._last[-2:], (now_s, commanded.copy())]
         if (commanded < self._lower - 1e-6).any() or (commanded > self._upper + 1e-6).any():
             self.violations["position"] += 1
         if len(self._last) < 3:
             return
-        a, b, c = self._last
-        speed = np.abs(c - b) / PERIOD_S / self._velocity
-        turn = np.abs(c - 2 * b + a) / PERIOD_S**2 / self._acceleration
+        (t0, a), (t1, b), (t2, c) = self._last  # the control period need not divide PERIOD_S
+        speed = np.abs(c - b) / (t2 - t1) / self._velocity
+        turn = np.abs((c - b) / (t2 - t1) - (b - a) / (t1 - t0)) * 2 / (t2 - t0) / self._acceleration
         self.peak_velocity = max(self.peak_velocity, float(speed.max()))
         if turn.max() > self.peak_acceleration:
             self.peak_acceleration, self.worst_joint = float(turn.max()), self.robot.joint_names[int(turn.argmax())]
