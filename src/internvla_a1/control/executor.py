@@ -129,6 +129,7 @@ class Executor:
             self._last_rejection = f"{Reason.COLLISION.value}: chunk {timed.chunk_id} cut after step {checked.steps - 1}"
         self._limited += checked.limited
         self._chunks.add(checked, self._mover.told(timed.observed_ns, measured))
+        self._mover.urgent = True  # its first segment leaves with the next tick
         self._chunk_ns, self._first = now.steady_ns, False
         return None
 
