@@ -1,6 +1,5 @@
 """The policy on folders with the published layout (3B and 2B): found where the reference vectors are, full set or committed subset."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "policy"))
+from model_fixtures import GOLDEN, VARIANTS, complete_folder
 from policy_made_up import ask, make_robot, make_stats, observe, write_tokenizer
 
 from internvla_a1.core.errors import CheckpointError
@@ -18,17 +18,16 @@ from internvla_a1.model.checkpoint.write import write_json
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.protocol import Committed
 
-FULL = Path(os.environ.get("INTERNVLA_A1_GOLDEN") or Path(__file__).resolve().parents[3] / "shared" / "golden")
-ROOTS = (FULL, Path(__file__).resolve().parent / "data")
-FOUND = {v: next((r / v for r in ROOTS if (r / v / "model.safetensors").is_file()), None) for v in ("3b", "2b")}
-FOLDERS = {v: folder for v, folder in FOUND.items() if folder is not None}
 ROBOT = make_robot(9, cameras=3, grippers=(8,))
 
 
-@pytest.fixture(params=sorted(FOLDERS))
+@pytest.fixture(params=VARIANTS)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    for name in ("config.json", "model.safetensors", "tiny_config.json"):
-        shutil.copyfile(FOLDERS[request.param] / name, tmp_path / name)
+    if (GOLDEN / request.param / "model.safetensors").is_file():
+        for name in ("config.json", "model.safetensors", "tiny_config.json"):
+            shutil.copyfile(GOLDEN / request.param / name, tmp_path / name)
+    else:
+        complete_folder(request.param, tmp_path)
     write_json(tmp_path / "stats.json", make_stats(ROBOT))
     write_tokenizer(tmp_path / "tokenizer")
     return tmp_path
