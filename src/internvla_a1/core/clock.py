@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import Protocol
 
 NS = 1_000_000_000
 
@@ -25,19 +23,6 @@ class Now:
 
     steady_ns: int  # monotonic, for watchdogs: cannot jump, does not stop with /clock
     stamp_ns: int  # the node's clock (wall or simulated), comparable with header stamps
-
-
-class Clock(Protocol):
-    """What a node reads; decisions take the `Now` that it gives."""
-
-    def now(self) -> Now: ...
-
-
-class WallClock:
-    """Steady time and wall time of this machine."""
-
-    def now(self) -> Now:
-        return Now(time.monotonic_ns(), time.time_ns())
 
 
 class ManualClock:
