@@ -70,12 +70,16 @@ def within_reach(cell: Cell, margin_s: float = 1.2) -> list[SceneObject]:
 
 
 def order_something(cell: Cell, rng: np.random.Generator, other_than: Order | None = None) -> bool:
-    """Order one parcel within reach, whatever the desk would have announced. False if there is none (of another kind)."""
+    """Order one parcel within reach, whatever the desk would have announced. False if there is none (of another kind).
+
+    As at the desk, a share `any_shape` of the orders names the colour alone.
+    """
     near = [o for o in within_reach(cell) if other_than is None or not other_than.matches(o)]
     if not near:
         return False
     parcel = near[int(rng.integers(len(near)))]
-    cell.set_instruction(Order(parcel.color, parcel.shape, BINS[int(rng.integers(len(BINS)))]).text)
+    shape = "parcel" if rng.random() < cell.config.orders.any_shape else parcel.shape
+    cell.set_instruction(Order(parcel.color, shape, BINS[int(rng.integers(len(BINS)))]).text)
     return True
 
 

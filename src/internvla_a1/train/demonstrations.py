@@ -36,7 +36,7 @@ class DemoOptions:
     """Shares are probabilities per attempt. Lengths m, times s, speeds m/s; pulses in rad of the first five joints."""
 
     seed: int = 0
-    image_size: int = 96
+    image_size: int = 224  # as the cell's cameras publish; a model's own size is made by its way in
     cameras: tuple[str, ...] = ("overhead", "side", "wrist")
     speed: tuple[float, float] = (0.0, 0.25)
     still_share: float = 0.06
@@ -47,6 +47,7 @@ class DemoOptions:
     pulse_size: float = 0.07
     randomise: float = 1.0
     orders: int = 2
+    any_shape: float = 0.6  # share of orders that name the colour alone
     limit_s: float = 24.0
     tail_s: float = 0.5
     takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a driver drives before the expert finishes
@@ -82,7 +83,8 @@ class Demonstrator:
 
     def __init__(self, options: DemoOptions, driver: Driver | None = None) -> None:
         self.options, self.driver = options, driver
-        self.cell = Cell(replace(load_cell_config(), image_size=options.image_size))
+        config = load_cell_config()
+        self.cell = Cell(replace(config, image_size=options.image_size, orders=replace(config.orders, any_shape=options.any_shape)))
         self.robot = self.cell.robot
         self._expert: Expert = make_expert(parse_urdf(self.cell.urdf_text), self.robot)
 
