@@ -36,6 +36,22 @@ def from_bytes(data: bytes) -> ImageArray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def fitted(image: ImageArray, side: int) -> ImageArray:
+    """(H, W, 3) to (side, side, 3) as the policy's way in does it: bilinear without antialias, zeros around, within one grey level.
+
+    The same array if it already fits.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (side, side):
+        return image
+    scale = side / max(height, width)
+    new_h, new_w = round(height * scale), round(width * scale)
+    top, left = (side - new_h) // 2, (side - new_w) // 2
+    canvas = np.zeros((side, side, 3), np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = _cv2().resize(image, (new_w, new_h), interpolation=_cv2().INTER_LINEAR)
+    return canvas
+
+
 def resized(image: ImageArray, height: int, width: int) -> ImageArray:
     """Area-averaged (shrinking) or bilinear (growing) copy of (H, W, 3); the same array if it already fits."""
     if image.shape[:2] == (height, width):

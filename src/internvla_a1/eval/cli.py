@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reorder", action="store_true", help="the instruction changes before the grasp")
     parser.add_argument("--no-history", action="store_true", help="show the present as the past")
     parser.add_argument("--steps", type=int, default=0, help="Euler steps, 0: the checkpoint's")
-    parser.add_argument("--size", type=int, default=96, help="pixels of the cameras")
+    parser.add_argument("--size", type=int, default=Protocol().image_size, help="pixels of the cameras")
     parser.add_argument("--open-loop", type=Path, metavar="DATASET", help="compare with recorded actions instead")
     parser.add_argument("--foresight", type=Path, metavar="DATASET", help="compare predicted pictures with what came")
     parser.add_argument("--samples", type=int, default=200, help="open loop, foresight: how many frames")

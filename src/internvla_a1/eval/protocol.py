@@ -41,7 +41,7 @@ class Protocol:
     history: bool = True
     steps: int = 0
     limit_s: float = 16.0
-    image_size: int = 96
+    image_size: int = 224
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.data.images import resized
+from internvla_a1.data.images import fitted
 from internvla_a1.train.sources import OpenSource
 
 FLUSH_EVERY = 25  # episodes between two marks of progress
@@ -68,7 +68,7 @@ def build_cache(
     for e in range(state["episodes"], len(lengths)):
         for v, camera in enumerate(layout.views.values()):
             frames = dataset.frames(e, camera, range(lengths[e]))
-            images[starts[e] : starts[e + 1], v] = [resized(f, side, side) for f in frames]
+            images[starts[e] : starts[e + 1], v] = [fitted(f, side) for f in frames]
         if (e + 1) % FLUSH_EVERY == 0 or e + 1 == len(lengths):
             images.flush()
             _write(mark, {"note": note, "episodes": e + 1})

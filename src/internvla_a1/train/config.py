@@ -13,7 +13,7 @@ from internvla_a1.core.resources import find
 from internvla_a1.eval.ablation import ABLATIONS
 
 KINDS = ("policy", "codec", "grounding")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class TrainConfig:
     batch_size: int = 128  # over all processes
     accumulate: int = 1
     noise_draws: int = 1  # noise and time drawn this many times per observation
-    precision: str = "bfloat16"
+    precision: str = "bfloat16"  # auto: bfloat16 on a GPU or a CPU with AVX-512 BF16 or AMX, else float32
     threads: int = 0  # torch threads on a CPU, 0: as torch has it
     gradient_checkpointing: bool = False
     ema: float = 0.0  # 0: off

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
+from internvla_a1.model.precision import bfloat16_is_native
 from internvla_a1.train import checkpoints
 from internvla_a1.train.config import TrainConfig
 from internvla_a1.train.folder_batches import Ahead, Batches
@@ -38,10 +39,14 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Any:
     """accelerate's view of the machine: processes, device, precision, sharding (config/train/accelerate_fsdp.yaml)."""
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise MissingDependencyError("accelerate", "training", "pip install accelerate") from error
-    mixed = "bf16" if config.precision == "bfloat16" else "no"
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    narrow = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_native(device))
+    mixed = "bf16" if narrow else "no"
+    AcceleratorState._reset_state()  # it is global: an earlier run in this process may have had another precision
     # the last und layer only gives keys and values: the rest of it never gets a gradient
     loose = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision=mixed, cpu=cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[loose])

@@ -52,10 +52,24 @@ def drawn_rope(rope: Rope, past: int, draws: int) -> Rope:
     return cos, sin
 
 
+def block_masks(mask: Tensor, counts: list[int]) -> list[Tensor | None]:
+    """The joint mask (B, 1, L, L) as one (B, 1, own, past + own) for each expert, None where everything in it may be seen.
+
+    Nothing sees forward, so an expert's queries need only the keys up to its own: a third less work than the whole square.
+    """
+    masks: list[Tensor | None] = []
+    for e, own in enumerate(counts):
+        past = sum(counts[:e])
+        part = mask[:, :, past : past + own, : past + own]
+        masks.append(None if bool(part.all()) else part)
+    return masks
+
+
 def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, want_und: bool, recompute: bool) -> list[Tensor]:
     """`Mixture.joint` layer by layer, so that activations can be recomputed in the backward pass (gradient checkpointing)."""
     experts = (mixture.und, mixture.gen, mixture.act)
     counts = [x.shape[1] for x in xs]
+    masks = block_masks(mask, counts)
     ropes = list(zip(*(table.split(counts, dim=2) for table in rope), strict=True))
     last = len(mixture.und.layers) - 1
 
@@ -66,10 +80,10 @@ def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, w
         pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
         keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))
         first = 1 if i == last and not want_und else 0  # the last und layer only gives keys and values
-        q = torch.cat([layers[e].self_attn.queries(hidden[e], ropes[e]) for e in range(first, 3)], dim=2)
-        attended = mixture.attend(q, keys, values, mask[:, :, sum(counts[:first]) :])
-        for e, part in zip(range(first, 3), attended.split(counts[first:], dim=2), strict=True):
-            outputs[e] = layers[e].finish(inputs[e], part)
+        for e in range(first, 3):
+            seen = sum(counts[: e + 1])
+            q = layers[e].self_attn.queries(hidden[e], ropes[e])
+            outputs[e] = layers[e].finish(inputs[e], mixture.attend(q, keys[:, :, :seen], values[:, :, :seen], masks[e]))
         return tuple(outputs)
 
     for i in range(last + 1):

@@ -115,7 +115,8 @@ class PolicyTask:
         self.materials: Materials = gather(config)
         model = ablate(self.materials.model, config.ablation)
         freeze(model, config.freeze)
-        model.set_attention("sdpa")
+        # on a CPU the backward pass of torch's fused attention takes several times that of plain products
+        model.set_attention("sdpa" if torch.cuda.is_available() else "reference")
         batches = make_batches(config, self.materials, latents=True)
         self.batches: Batches = NoisyBatches(batches, config, model.config.chunk, model.config.action_dim)
         self.module = PolicyObjective(model, config, _target_scale(batches) if config.loss.target else None)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; an interrupted recording goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--size", type=int, default=96, help="pictures of SIZE x SIZE pixels")
+    parser.add_argument("--size", type=int, default=DemoOptions().image_size, help="pictures of SIZE x SIZE pixels")
     parser.add_argument("--speed", type=float, nargs=2, default=(0.0, 0.25), metavar=("LOW", "HIGH"), help="belt, m/s")
     parser.add_argument("--randomise", type=float, default=1.0, help="strength of light, colour and camera variation, 0 to 1")
     parser.add_argument("--store", choices=("image", "video"), default="image", help="lossless pictures or H.264")

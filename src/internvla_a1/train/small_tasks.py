@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import InternVLAA1
-from internvla_a1.model.config import StemConfig
+from internvla_a1.model.config import QwenVisionConfig, StemConfig
 from internvla_a1.model.cosmos import CosmosCodec
 from internvla_a1.train.auxiliary import GroundingHead, token_labels
 from internvla_a1.train.batches import RAW, CachedBatches, random_of
@@ -49,10 +49,10 @@ class CodecObjective(nn.Module):
 
 
 class PictureBatches:
-    """Single pictures of any view and moment."""
+    """Single pictures of any view and moment, at the codec's size."""
 
-    def __init__(self, caches: list[Cache], seed: int) -> None:
-        self._caches, self._seed = caches, seed
+    def __init__(self, caches: list[Cache], side: int, seed: int) -> None:
+        self._caches, self._side, self._seed = caches, side, seed
         self._counts = np.array([len(c.images) * c.images.shape[1] for c in caches])
 
     def __call__(self, step: int, size: int, part: slice) -> dict[str, Tensor]:
@@ -63,7 +63,8 @@ class PictureBatches:
             c = int(np.searchsorted(ends, k, "right"))
             frame, view = divmod(int(k - (ends[c] - self._counts[c])), self._caches[c].images.shape[1])
             pictures.append(self._caches[c].images[frame, view])
-        return {"images": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)}
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
+        return {"images": F.interpolate(images, size=(self._side, self._side), mode="bilinear", align_corners=False)}
 
     def some(self, count: int) -> Tensor:
         """(count, 3, S, S) for calibration."""
@@ -77,12 +78,11 @@ class CodecTask:
         if not config.data.cache:
             raise ConfigError("kind: codec needs data.cache")
         self.config, self.materials = config, gather(config)
-        vision = self.materials.model.config.vision
-        side = self.materials.model.config.codec.image
-        if isinstance(vision, StemConfig) and vision.image != side:
-            raise ConfigError(f"the stem sees {vision.image} px and the codec {side} px; give them one size")
-        caches = open_caches(config, self.materials.sources, side)
-        self._pictures = PictureBatches(caches, config.seed)
+        sizes = self.materials.model.config
+        if isinstance(sizes.vision, QwenVisionConfig):
+            raise ConfigError("kind: codec takes the pictures of data.cache, which a Qwen vision tower does not use")
+        caches = open_caches(config, self.materials.sources, sizes.vision.image)  # the policy's cache: pictures are decoded once
+        self._pictures = PictureBatches(caches, sizes.codec.image, config.seed)
         self.batches: Batches = self._pictures
         self.module = CodecObjective(self.materials.model.codec, config.loss.object_weight)
         self.weights = {"weighted": 1.0, "plain": 0.0, "size": 1e-4}

@@ -9,12 +9,14 @@ import torch
 from train_made_up import SMALL, small_config, write_demo
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.data.images import fitted
 from internvla_a1.eval.ablation import ABLATIONS, ablate, ablated_latents
 from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import new_model
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.flow import sample_time
 from internvla_a1.model.inputs import read_batch
+from internvla_a1.policy.transforms import resize_with_pad, to_float
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
 from internvla_a1.train.auxiliary import token_labels
 from internvla_a1.train.batches import LATENTS, draw_noise, shifted
@@ -279,3 +281,10 @@ def test_state_noise_leaves_the_padding_alone(place):
     batch = make_batches(config, gather(config), latents=False)(0, 4, slice(0, 4))
     assert (batch[STATE][:, 7:] == 0).all() and (batch[ACTION][..., 7:] == 0).all()
     assert math.isfinite(float(batch[STATE].sum())) and replace(config.augment, state=0.0).state == 0.0
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (37, 52), (20, 11)])
+def test_cached_pictures_are_what_the_policys_way_in_makes(shape):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    wanted = (resize_with_pad(to_float(picture), 32, 32) * 255).round().permute(1, 2, 0).numpy()
+    assert np.abs(fitted(picture, 32).astype(int) - wanted).max() <= 1
