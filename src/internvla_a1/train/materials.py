@@ -178,7 +178,7 @@ def latents_of(model: InternVLAA1, cache: Cache) -> np.ndarray:
 
     @torch.no_grad()
     def encode(pictures: np.ndarray) -> np.ndarray:
-        x: Tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(255)
+        x: Tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).contiguous().float().div_(255)
         return model.encode_frames(x).numpy()
 
     return build_latents(cache, encode, digest.hexdigest()[:12])

@@ -63,7 +63,7 @@ class PictureBatches:
             c = int(np.searchsorted(ends, k, "right"))
             frame, view = divmod(int(k - (ends[c] - self._counts[c])), self._caches[c].images.shape[1])
             pictures.append(self._caches[c].images[frame, view])
-        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().float().div_(255)  # group norm is slow on NHWC
         return {"images": F.interpolate(images, size=(self._side, self._side), mode="bilinear", align_corners=False)}
 
     def some(self, count: int) -> Tensor:
