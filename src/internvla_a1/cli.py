@@ -33,6 +33,7 @@ SUBCOMMANDS = (
     Subcommand(("verify", "vectors"), "internvla_a1.model.verify", "compare the model with the golden vectors"),
     Subcommand(("bench", "model"), "internvla_a1.eval.bench_model", "time the model on this machine"),
     Subcommand(("bench", "safety"), "internvla_a1.eval.bench_safety", "measure the fault table: promised beside measured"),
+    Subcommand(("bench", "latency"), "internvla_a1.demo.latency_bench", "time a picture's way to the arm, count what arrives"),
     Subcommand(("bench", "kills"), "internvla_a1.demo.kills", "kill each node in the middle of a pick"),
 )
 

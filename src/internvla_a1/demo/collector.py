@@ -58,12 +58,17 @@ class Recording:
 
 
 class Collector:
-    """Owns a ROS context, a node and the thread that spins it. `on_overview(image, stamp_ns)` is called in that thread."""
+    """Owns a ROS context, a node and the thread that spins it. `on_overview(image, stamp_ns)` is called in that thread.
 
-    def __init__(self, domain: int, pace: float = 1.0, on_overview: Callable[[ImageArray, int], None] | None = None) -> None:
+    sheets: listen to foresight/image, which is drawn only for those who listen.
+    """
+
+    def __init__(
+        self, domain: int, pace: float = 1.0, on_overview: Callable[[ImageArray, int], None] | None = None, sheets: bool = True
+    ) -> None:
         self.recording = Recording(clock=ClockMap(pace))
         self.lock = threading.Lock()
-        self._on_overview = on_overview
+        self._on_overview, self._sheets = on_overview, sheets
         self._heard: set[str] = set()
         apply_defaults(os.environ)
         self._context = Context()
@@ -98,7 +103,8 @@ class Collector:
         listen(SortingScore, "cell/score", qos.LATCHED, self._score)
         listen(String, "instruction", qos.LATCHED, self._instruction)
         listen(JointState, "joint_states", qos.SENSOR, self._joints)
-        listen(Image, "foresight/image", qos.RELIABLE, self._sheet)
+        if self._sheets:
+            listen(Image, "foresight/image", qos.RELIABLE, self._sheet)
         if self._on_overview is not None:
             listen(Image, "overview/image_raw", qos.SENSOR, self._overview)
         self._belt = node.create_publisher(Float64, "cell/belt_speed", qos.RELIABLE)
@@ -120,7 +126,7 @@ class Collector:
 
     def _observation(self, data: bytes, now: int) -> None:
         # Reading only the header spares this process the copy of three pictures 15 times a second.
-        stamp = _raw_stamp(data)
+        stamp = stamp_on_the_wire(data)
         taken = self.recording.clock.wall_ns(stamp)
         if taken is not None:
             self.recording.latency.observation(stamp, taken, now)
@@ -211,7 +217,7 @@ def _ask(client: Any, request: Any, limit_s: float) -> str:
     return "" if answer.success else answer.message
 
 
-def _raw_stamp(data: bytes) -> int:
+def stamp_on_the_wire(data: bytes) -> int:
     """The stamp of a message on the wire whose first field is a Header: 4 bytes of encapsulation, then sec and nanosec."""
     sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
     return int(sec) * 10**9 + int(nanosec)

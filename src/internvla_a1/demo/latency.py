@@ -29,6 +29,9 @@ class Link:
     worst_ms: float
 
 
+_CLOCKS = 50  # /clock messages, half a second
+
+
 class ClockMap:
     """Simulated time on the wall clock, from the moments at which /clock came. `pace`: simulated seconds per second in between."""
 
@@ -44,9 +47,13 @@ class ClockMap:
             self._wall.append(wall_ns)
 
     def wall_ns(self, simulated_ns: int) -> int | None:
-        """The wall time of a stamp; None before the first /clock."""
+        """The wall time of a stamp; None before the first /clock.
+
+        By the promptest of the last messages: one that came late must not make a picture look younger than it is.
+        """
         k = bisect_right(self._simulated, simulated_ns) - 1
-        return self._wall[k] + round((simulated_ns - self._simulated[k]) / self._pace) if k >= 0 else None
+        last = range(max(0, k + 1 - _CLOCKS), k + 1)
+        return min((self._wall[i] + round((simulated_ns - self._simulated[i]) / self._pace) for i in last), default=None)
 
     def simulated_ns(self, wall_ns: int) -> int | None:
         """The stamp of a wall time; None before the first /clock."""
@@ -60,7 +67,7 @@ class LatencyLog:
 
     samples: dict[str, list[float]] = field(default_factory=dict)
     _observations: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)  # stamp: taken, received
-    _chunks: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)  # id: stamp, received
+    _chunks: OrderedDict[int, tuple[int, int, int]] = field(default_factory=OrderedDict)  # id: stamp, received, inference
 
     def _add(self, link: str, ns: int) -> None:
         self.samples.setdefault(link, []).append(ns / _MS)
@@ -74,20 +81,20 @@ class LatencyLog:
         """A chunk computed from the observation with `stamp_ns` has come."""
         if stamp_ns in self._observations:
             self._add("chunk", received_ns - self._observations[stamp_ns][1])
-        self._add("inference", round(inference_s * 1e9))
-        _keep(self._chunks, chunk_id, (stamp_ns, received_ns))
+        inference_ns = round(inference_s * 1e9)
+        self._add("inference", inference_ns)
+        _keep(self._chunks, chunk_id, (stamp_ns, received_ns, inference_ns))
 
     def command(self, chunk_id: int, received_ns: int) -> None:
         """The executor commands the arm from this chunk; the first time is a sample."""
-        stamp_ns, chunk_ns = self._chunks.pop(chunk_id, (0, 0))
+        stamp_ns, chunk_ns, inference_ns = self._chunks.pop(chunk_id, (0, 0, 0))
         if not chunk_ns:
             return
-        after_chunk = max(0, received_ns - chunk_ns)  # over two connections the command may come some 0.1 ms early
-        self._add("command", after_chunk)
+        self._add("command", max(0, received_ns - chunk_ns))  # over two connections the command may come some 0.1 ms early
         if stamp_ns in self._observations:
-            taken_ns, seen_ns = self._observations[stamp_ns]
+            taken_ns, _ = self._observations[stamp_ns]
             self._add("whole", received_ns - taken_ns)
-            self._add("without_policy", after_chunk + seen_ns - taken_ns)
+            self._add("without_policy", received_ns - taken_ns - inference_ns)
 
     def links(self, motion_ms: list[float]) -> list[Link]:
         """The table of the report; a link that was never seen is left out. motion_ms: from servo_lag()."""
@@ -102,7 +109,7 @@ _LINKS = (
     ("command", "chunk → command", "action chunk → the first command that the executor takes from it"),
     ("motion", "command → motion", "lag of the measured joints behind the commanded ones"),
     ("whole", "camera → command", "the whole path, policy included"),
-    ("without_policy", "camera → command without the policy", "the path less the stretch observation → chunk"),
+    ("without_policy", "camera → command without the policy", "the whole path less the time that the policy itself reports"),
 )
 
 
