@@ -33,6 +33,11 @@ class Stack:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of the runner."""
+        return self._process.pid
+
     def tail(self, lines: int = 15) -> str:
         """The last lines that the nodes wrote."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
