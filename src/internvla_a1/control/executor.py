@@ -148,7 +148,15 @@ class Executor:
             self._start_teleop(now)
         if self.supervisor.mode is not Mode.TELEOP:
             return self._refused(Reason.NOT_ACTIVE_SOURCE, f"teleop does not have the arm ({self.supervisor.mode.name}); ask for it")
-        return None
+        return self._restrained(now)
+
+    def _restrained(self, now: Now) -> Refusal | None:
+        """A person's command is followed as far as nothing is touched; what would be is said."""
+        if self.collision is None or self._measured.positions is None:
+            return None
+        commanded = self._mover.state(knot_of(self._clock.read(now)), self._measured.positions)[0]
+        hit = self._teleop.restrain(commanded, self._mover.bounds, self.collision)
+        return self._refused(Reason.COLLISION, f"teleop command followed only up to {hit}") if hit else None
 
     def on_request(self, mode: str, now: Now) -> Refusal | None:
         """hold, teleop or policy, by a person. From TELEOP or HOLD, `policy` is the give-back."""
@@ -227,6 +235,10 @@ class Executor:
         self._mover.remember(motion)
         segment = self._mover.segment(knot, motion, now.stamp_ns, due)
         return TickOutput(segment, self._status(motion, knot), self._handover(motion), self.supervisor.faults)
+
+    def unsent(self) -> None:
+        """The segment of the last tick did not go out, because this process was kept waiting: the arm follows the one before."""
+        self._mover.take_back()
 
     def _present(self, now: Now, gap_s: float) -> list[Fault]:
         """The faults whose cause is there right now."""

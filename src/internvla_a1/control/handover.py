@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.interface import TeleopCommand
 from internvla_a1.control.limiter import Reference
@@ -15,6 +16,9 @@ from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.joints import JointMatcher
 from internvla_a1.core.types import FloatArray
+
+_LOOK_RAD = 1.2  # how far ahead of the arm a command is checked: more than it can move before the next command, and stop
+_STEP_RAD = 0.05
 
 
 class Authority:
@@ -49,6 +53,7 @@ class TeleopInput:
         self._velocities: FloatArray | None = None
         self._moment_ns = self._received_ns = 0
         self._offset = None
+        self._stopped_at: FloatArray | None = None
 
     @property
     def ready(self) -> bool:
@@ -81,7 +86,29 @@ class TeleopInput:
         self._positions = positions[order]
         self._velocities = None if velocities is None else velocities[order]
         self._moment_ns, self._received_ns = moment, now.steady_ns
+        self._stopped_at = None
         return None
+
+    def restrain(self, commanded: FloatArray, limits: Limits, gate: CollisionGate) -> str:
+        """Let the command reach no further than what is free on the straight way to it; returns what would touch what.
+
+        An arm that is already too near to something may be moved, by a person, whichever way.
+        """
+        if self._positions is None:
+            return ""
+        goal = self._positions if self._offset is None else self._positions + self._offset
+        if self._velocities is not None:
+            goal = goal + self._config.teleop_age_s * self._velocities
+        way = np.clip(goal, limits.lower, limits.upper) - commanded
+        far = float(np.abs(way).max())
+        way = way * min(1.0, _LOOK_RAD / max(far, 1e-9))
+        steps = int(min(far, _LOOK_RAD) / _STEP_RAD) + 1
+        path = commanded + np.arange(1, steps + 1)[:, None] / steps * way
+        found = gate.check(commanded, path)
+        if found.safe == steps or gate.check(commanded, commanded[None]).safe == 0:
+            return ""
+        self._stopped_at = path[found.safe - 1] if found.safe else commanded.copy()
+        return found.hit
 
     def capture(self, q: FloatArray, v: FloatArray, limits: Limits) -> None:
         """Relative clutch: from now on the device moves the arm from where it comes to rest, wherever the device is."""
@@ -97,6 +124,8 @@ class TeleopInput:
         """Positions (n, joints) wanted at motion times (n,): the last command, moved on by its velocity for at most the allowed age."""
         if self._positions is None:
             return None
+        if self._stopped_at is not None:
+            return np.broadcast_to(self._stopped_at, (len(motion_ns), len(self._stopped_at)))
         base = self._positions if self._offset is None else self._positions + self._offset
         if self._velocities is None:
             return np.broadcast_to(base, (len(motion_ns), len(base)))

@@ -40,6 +40,8 @@ class Mover:
         self._cells = round(config.cover_s / CELL_S)
         self._stopping = ""  # "", "stop" or "estop": which stop the plan is
         self._told: deque[tuple[int, FloatArray]] = deque(maxlen=_REMEMBERED)
+        self._sent: tuple[Plan | None, str] = (None, "")  # plan and stop as of the segment before the last
+        self._newest: tuple[Plan | None, str] = (None, "")
         self._set_bounds(self.limits)
 
     def _set_bounds(self, bounds: Limits) -> None:
@@ -70,14 +72,26 @@ class Mover:
         """Motion times (cells + 3,) ns from which references are made: one cell before the knot to one after the cover."""
         return knot * KNOT_NS + (np.arange(self._cells + 3) - 1) * nanoseconds(CELL_S)
 
-    def release(self, knot: int, measured: FloatArray | None) -> None:
-        """A new source begins: an arm at rest starts from where it is measured to be.
+    def take_back(self) -> None:
+        """The last segment was not sent: the plan is again that of the one before, and the next tick sends at once."""
+        self._newest = self._sent
+        self.plan, self._stopping = self._sent
+        self.urgent = True
 
-        A gripper keeps its command: closed on an object, its measured position is not where it was told to be.
+    def release(self, knot: int, measured: FloatArray | None) -> None:
+        """A new source begins: an arm at rest that was moved starts from where it is measured to be.
+
+        Within the tolerance of a first command it starts from its command instead: an arm that sags, or leans on something, would
+        otherwise be told to jump there, and sag further with every new source. A gripper keeps its command in any case: closed on an
+        object, its measured position is not where it was told to be.
         """
         self.authority = None
-        if self.plan is not None and self.plan.rest_after(knot) and measured is not None:
-            self._anchor(knot, np.where(self._gripper, self.plan.state(knot)[0], measured))
+        if self.plan is None or not self.plan.rest_after(knot) or measured is None:
+            return
+        commanded = self.plan.state(knot)[0]
+        place = np.where(self._gripper, commanded, measured)
+        if np.abs(place - commanded).max() > self._config.start_tolerance:
+            self._anchor(knot, place)
 
     def advance(self, wanted: Reference, knot: int, measured: FloatArray, ramp_s: float, due: bool) -> Fault | Refusal | None:
         """Follow `wanted`, at the inner instants of `times`. Returns what kept it from doing so.
@@ -126,6 +140,7 @@ class Mover:
         urgent, self.urgent = self.urgent, False
         if self.plan is None or not (urgent or due) or (self._stopping and not urgent and self.plan.rest_after(knot)):
             return None
+        self._sent, self._newest = self._newest, (self.plan, self._stopping)
         return segment_of(self.plan, knot, motion_ns, stamp_ns, self._names)
 
     def _anchor(self, knot: int, q: FloatArray) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState
@@ -56,8 +56,9 @@ class ExecutorParams(ExecutorConfig):
 
     @property
     def core(self) -> ExecutorConfig:
-        """The pure executor's part."""
-        return ExecutorConfig(**{f.name: getattr(self, f.name) for f in fields(ExecutorConfig)})
+        """The pure executor's part. Plans begin `lead_s` ahead, so that much less of them follows the reference: a segment ends in time."""
+        values = {f.name: getattr(self, f.name) for f in fields(ExecutorConfig)}
+        return ExecutorConfig(**{**values, "cover_s": self.cover_s - self.lead_s})
 
 
 class ExecutorNode(ManagedNode):
@@ -128,7 +129,14 @@ class ExecutorNode(ManagedNode):
         if self.params.use_sim_time and now.stamp_ns == 0:
             self.diagnostics.warn_throttled("clock", "waiting for /clock", 5.0)
             return
-        self._publish(self.core.tick(now))
+        out = self.core.tick(now)
+        waited = super().now().steady_ns + self._lead_ns - now.steady_ns
+        if out.segment is not None and waited > max(self._lead_ns, nanoseconds(self.params.tick_s)):
+            # This process was stopped or starved in mid-tick: sent now, the segment would change what the arm has already done.
+            self.core.unsent()
+            self.diagnostics.count("segments_late")
+            out = replace(out, segment=None)
+        self._publish(out)
 
     def _publish(self, out: TickOutput, final: bool = False) -> None:
         self._last = out

@@ -167,7 +167,7 @@ def _spoilt(chunk: ActionChunk, kind: str, rng: np.random.Generator) -> ActionCh
     if kind in ("nan", "inf"):
         positions[row, column] = np.nan if kind == "nan" else np.inf
     elif kind == "joints":
-        return replace(chunk, joint_names=chunk.joint_names[:-1] + ("who",))
+        return replace(chunk, joint_names=(*chunk.joint_names[:-1], "who"))
     elif kind == "jump":
         positions[:, :6] += rng.uniform(-0.8, 0.8, 6)
     elif kind == "far":
