@@ -223,7 +223,7 @@ def _info_msg(cell: Cell, camera: str) -> CameraInfo:
 
 
 def main() -> int:
-    sys.setswitchinterval(0.001)  # the physics thread must not wait 5 ms for the interpreter
+    sys.setswitchinterval(0.0002)  # neither physics nor pictures must wait 5 ms for the interpreter
     return run_node(CellNode)
 
 

@@ -52,7 +52,7 @@ class Schedule:
 class Darkroom:
     """Pictures of a copied state, in a thread of its own with its own GL context.
 
-    sink(camera, stamp_ns, image) is called for each picture, from that thread.
+    sink(camera, stamp_ns, image) is called for each picture, from that thread. cameras: the overview, or others together.
     """
 
     def __init__(
@@ -92,8 +92,7 @@ class Darkroom:
         # No shadows in real time: with software OpenGL they would take more than a core from the nodes.
         cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size, overview_shadows=False)
         try:
-            for name in self._names:
-                cameras.render(name)  # the first pictures take half a second
+            self._develop(cameras)  # the first pictures take half a second
             self._ready.set()
             while True:
                 with self._wake:
@@ -101,8 +100,7 @@ class Darkroom:
                     if self._closed:
                         break
                     stamp = self._stamp_ns or 0
-                for name in self._names:
-                    image = cameras.render(name)
+                for name, image in self._develop(cameras).items():
                     if self._closed:
                         break
                     self._sink(name, stamp, image)
@@ -112,6 +110,11 @@ class Darkroom:
             self.error = str(error)
             self._ready.set()
         cameras.close()
+
+    def _develop(self, cameras: Cameras) -> dict[str, ImageArray]:
+        if self._names == (OVERVIEW,):
+            return {OVERVIEW: cameras.render(OVERVIEW)}
+        return cameras.render_together(self._names)
 
 
 def copy_state(cell: Cell, data: mujoco.MjData) -> None:

@@ -71,6 +71,7 @@ class ExecutorNode(ManagedNode):
         self._shown_ns = 0
         self._last: TickOutput | None = None
         self._status_ns = self._lead_ns = 0
+        self._ticked_early = False
         super().__init__("executor", ExecutorParams)
 
     def now(self) -> Now:
@@ -100,7 +101,7 @@ class ExecutorNode(ManagedNode):
         self.service(SetMode, "handover/set_mode", self._set_mode)
         self.service(Trigger, "executor/go_home", self._go_home)
         self.service(Trigger, "executor/clear_fault", self._clear_fault)
-        self.timer(params.tick_s, self._tick)
+        self.timer(params.tick_s, self._on_period)
         self.timer(_WATCH_PUBLISHERS_S, self._watch_publishers)
         gate = self.gate.name if self.gate is not None else "none"
         self.get_logger().info(f"{self.robot.name}: driver {params.driver}, collision gate {gate}, planner {self.planner.name}")
@@ -121,6 +122,10 @@ class ExecutorNode(ManagedNode):
 
     def cleanup(self) -> None:
         self.core, self._last = None, None
+
+    def _on_period(self) -> None:
+        self._ticked_early = False
+        self._tick()
 
     def _tick(self) -> None:
         if not self.active or self.core is None:
@@ -189,7 +194,10 @@ class ExecutorNode(ManagedNode):
         self._told("joint state", self._live().on_joint_state(message.name, message.position, stamp, self.now(), velocities))
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        self._told("chunk", self._live().on_chunk(convert.unjudged_chunk(message), self.now()))
+        accepted, _ = self._told("chunk", self._live().on_chunk(convert.unjudged_chunk(message), self.now()))
+        if accepted and not self._ticked_early:  # not a tick later; once a period, so that a flood does not make the ticks
+            self._ticked_early = True
+            self._tick()
 
     def _on_teleop(self, message: JointTrajectory) -> None:
         names, stamp = tuple(message.joint_names), stamp_ns(message.header.stamp)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import mujoco
 import numpy as np
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.types import FloatArray, ImageArray
+from internvla_a1.sim.atlas import Atlas
 from internvla_a1.sim.config import CellConfig
 from internvla_a1.sim.model_builder import FILM_GROUP, PLAIN_GROUP, VISUAL_GROUP
 
 OVERVIEW = "overview"
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Cameras:
         self._model, self._data, self._config = model, data, config
         self._overview_size, self._overview_shadows = overview_size or config.look.overview_size, overview_shadows
         self._plain: mujoco.Renderer | None = None
+        self._atlas: Atlas | None = None
         self._fine: mujoco.Renderer | None = None
         self._plain_options = _seen(PLAIN_GROUP)
         self._fine_options = _seen(FILM_GROUP)
@@ -66,12 +71,23 @@ class Cameras:
         self._plain.update_scene(self._data, name, self._plain_options)
         return self._plain.render()
 
+    def render_together(self, names: tuple[str, ...]) -> dict[str, ImageArray]:
+        """The pictures that render(name) gives of each, sooner than one by one. Raises ConfigError as render does."""
+        if self._atlas is None or self._atlas.cameras != names:
+            if unknown := [name for name in names if name not in self.names]:
+                raise ConfigError.asked("camera of the cell", unknown[0], self.names)
+            if self._atlas is not None:
+                self._atlas.close()
+            self._choose_quality(fine=False)
+            self._atlas = _with_opengl(lambda: Atlas(self._model, names, self._config.image_size))
+        return self._atlas.render(self._data, self._plain_options)
+
     def close(self) -> None:
         """Free the GL contexts."""
-        for renderer in (self._plain, self._fine):
+        for renderer in (self._plain, self._atlas, self._fine):
             if renderer is not None:
                 renderer.close()
-        self._plain = self._fine = None
+        self._plain = self._atlas = self._fine = None
 
     def _render_overview(self) -> ImageArray:
         if self._fine is None:
@@ -87,19 +103,27 @@ class Cameras:
         return self._fine.render()
 
     def _renderer(self, width: int, height: int, fine: bool) -> mujoco.Renderer:
-        quality = self._model.vis.quality
-        quality.offsamples, quality.shadowsize = (4, 4096) if fine else (0, 0)
-        quality.numslices, quality.numstacks, quality.numquads = (28, 16, 4) if fine else (12, 6, 2)  # software GL pays per triangle
-        try:
-            renderer = mujoco.Renderer(self._model, height, width)
-        except Exception as error:  # mujoco raises whatever its GL backend does: AttributeError, ImportError, EGLError, FatalError
-            raise ConfigError(
-                f"OpenGL is not there for off-screen pictures (MUJOCO_GL={os.environ['MUJOCO_GL']}): {error}; "
-                "install it with: apt install libegl1 libgl1-mesa-dri (or import internvla_a1.sim before mujoco)"
-            ) from error
+        self._choose_quality(fine)
+        renderer = _with_opengl(lambda: mujoco.Renderer(self._model, height, width))
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(fine)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = int(fine)
         return renderer
+
+    def _choose_quality(self, fine: bool) -> None:
+        """Of the GL contexts that are made next."""
+        quality = self._model.vis.quality
+        quality.offsamples, quality.shadowsize = (4, 4096) if fine else (0, 0)
+        quality.numslices, quality.numstacks, quality.numquads = (28, 16, 4) if fine else (12, 6, 2)  # software GL pays per triangle
+
+
+def _with_opengl(make: Callable[[], _Made]) -> _Made:
+    try:
+        return make()
+    except Exception as error:  # mujoco raises whatever its GL backend does: AttributeError, ImportError, EGLError, FatalError
+        raise ConfigError(
+            f"OpenGL is not there for off-screen pictures (MUJOCO_GL={os.environ['MUJOCO_GL']}): {error}; "
+            "install it with: apt install libegl1 libgl1-mesa-dri (or import internvla_a1.sim before mujoco)"
+        ) from error
 
 
 def _seen(group: int) -> mujoco.MjvOption:

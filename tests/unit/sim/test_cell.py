@@ -148,6 +148,21 @@ def test_pictures_show_the_cell_and_change_with_randomisation_only(cell: Cell) -
     assert all((cell.render(n) == p).all() for n, p in first.items())
 
 
+def test_pictures_made_together_are_those_made_one_by_one(cell: Cell) -> None:
+    names = tuple(camera.name for camera in cell.robot.cameras)
+    before: dict[str, np.ndarray] = {}
+    for _ in range(4):
+        together = cell.cameras.render_together(names)
+        assert tuple(together) == names
+        for name, picture in together.items():
+            assert np.abs(picture.astype(int) - cell.render(name)).max() <= 1
+        assert not before or any((picture != before[name]).any() for name, picture in together.items())
+        before = together
+        cell.advance(1.0)
+    with pytest.raises(ConfigError, match=r"front.*overhead"):
+        cell.cameras.render_together(("front",))
+
+
 def test_intrinsics_project_a_parcel_onto_its_own_colour(cell: Cell) -> None:
     info = cell.camera_info("overhead")
     picture = cell.render("overhead").astype(int)
