@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import queue
+import threading
 from fractions import Fraction
 
 import av
 import numpy as np
 
+from internvla_a1.core.priority import step_aside
 from internvla_a1.core.types import ImageArray
 
 _TIME_BASE = Fraction(1, 1000)
+_WAITING = 50  # pictures; more are left out
 
 
 class Film:
-    """Add pictures of one size with their times; `finish` gives the MP4. Encodes as it goes, so memory stays small."""
+    """Add pictures of one size with their times; `finish` gives the MP4.
+
+    A thread of its own encodes as they come, so that memory stays small and whoever adds a picture does not wait.
+    """
 
     def __init__(self, bitrate: int = 700_000) -> None:
         self._buffer = io.BytesIO()
@@ -24,9 +32,21 @@ class Film:
         self._start_ns = 0
         self._last_ms = -1
         self.frames = 0
+        self._waiting: queue.Queue[tuple[ImageArray, int] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._run, name="film", daemon=True)
+        self._thread.start()
 
     def add(self, image: ImageArray, stamp_ns: int) -> None:
-        """image: (height, width, 3) uint8 RGB. Pictures that are not later than the one before are left out."""
+        """image: (height, width, 3) uint8 RGB, not changed afterwards. Pictures not later than the one before are left out."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait((image, stamp_ns))
+
+    def _run(self) -> None:
+        step_aside()
+        while (item := self._waiting.get()) is not None:
+            self._encode(*item)
+
+    def _encode(self, image: ImageArray, stamp_ns: int) -> None:
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
         if self._stream is None:
             stream = self._container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "27"})
@@ -46,6 +66,8 @@ class Film:
 
     def finish(self) -> bytes:
         """The film; empty where no picture was added."""
+        self._waiting.put(None)
+        self._thread.join()
         if self._stream is None:
             return b""
         self._container.mux(self._stream.encode())

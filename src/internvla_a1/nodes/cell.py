@@ -16,6 +16,7 @@ from visualization_msgs.msg import MarkerArray
 
 from internvla_a1.core import types
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.scene import Scene
 from internvla_a1.nodes.cell_arm import ArmPort
 from internvla_a1.nodes.cell_loop import OVERVIEW, CellLoop, Darkroom, Schedule, scene_of
 from internvla_a1.nodes.cell_view import Viewer
@@ -99,6 +100,7 @@ class CellNode(PlainNode):
         self._infos = {name: self.publisher(CameraInfo, topic, qos.SENSOR) for name, topic in infos.items()}
         self._info_msgs = {name: _info_msg(self.cell, name) for name in topics}
         self._objects = self.publisher(MarkerArray, "cell/objects", qos.RELIABLE)
+        self._scene: Scene | None = None
         self._camera_schedule, self._overview_schedule = Schedule(p.camera_rate), Schedule(p.overview_rate)
         size = (p.overview_width, p.overview_width * 9 // 16)
         self.darkroom = Darkroom(self.cell, tuple(topics), size, self._publish_image, self.diagnostics.counters)
@@ -122,7 +124,8 @@ class CellNode(PlainNode):
         """Physics thread, cell locked: what must be of one instant."""
         now = self.cell.stamp_ns
         self._state = self.cell.joint_state() if self._joint_schedule.due(now) else None
-        self._scene = None
+        # The truth of a picture goes out with the next step: now the darkroom needs the interpreter to begin.
+        self._ready_scene, self._scene = self._scene, None
         if self._camera_schedule.due(now):
             self._scene = scene_of(self.cell, stamp)
             self.darkroom.take(stamp)
@@ -132,8 +135,8 @@ class CellNode(PlainNode):
             self.viewer.sync()
 
     def _publish_joints(self, stamp: int) -> None:
-        if self._scene is not None:
-            self._objects.publish(scene_markers(self._scene))
+        if self._ready_scene is not None:
+            self._objects.publish(scene_markers(self._ready_scene))
         if self._state is None:
             return
         names, positions, velocities, efforts = self._state

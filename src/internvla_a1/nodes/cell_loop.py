@@ -17,6 +17,7 @@ import internvla_a1.sim  # noqa: F401 before mujoco: it chooses the OpenGL platf
 import mujoco
 
 from internvla_a1.core.clock import NS, nanoseconds
+from internvla_a1.core.priority import step_aside
 from internvla_a1.core.scene import Scene
 from internvla_a1.core.types import ImageArray
 from internvla_a1.sim.cameras import OVERVIEW, Cameras
@@ -90,6 +91,8 @@ class Darkroom:
 
     def _run(self) -> None:
         # No shadows in real time: with software OpenGL they would take more than a core from the nodes.
+        if self._names == (OVERVIEW,):
+            step_aside()
         cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size, overview_shadows=False)
         try:
             self._develop(cameras)  # the first pictures take half a second
