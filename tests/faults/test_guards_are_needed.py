@@ -16,11 +16,12 @@ from internvla_a1.control.collision_protocol import PathCheck
 from internvla_a1.control.limits import limits_of
 from internvla_a1.control.plan import KNOT_S, Plan, resting
 from internvla_a1.core import joints
+from internvla_a1.core.clock import NS
 from internvla_a1.eval import safety_rows_input as inputs
 from internvla_a1.eval import safety_rows_people as people
 from internvla_a1.eval import safety_rows_policy as policy
 from internvla_a1.eval import safety_rows_system as system
-from internvla_a1.eval.safety_rig import Rig, demo_robot, middle, worst_of
+from internvla_a1.eval.safety_rig import TICK_S, Rig, demo_robot, middle, worst_of
 from internvla_a1.perception import camera_buffer, synchroniser
 from internvla_a1.perception import config as perception_config
 
@@ -39,10 +40,13 @@ def kept(row: Callable[[float], list[Any]], scale: float = 0.02) -> Callable[[],
 
 
 class Wall:
+    """Everything but the place where the arm is."""
+
     name = "wall"
 
     def check(self, start: np.ndarray, path: np.ndarray) -> PathCheck:
-        return PathCheck(0, "wall")
+        free = len(path) == 1 and np.allclose(path[0], start)
+        return PathCheck(1) if free else PathCheck(0, "wall")
 
 
 def a_colliding_chunk_is_refused() -> bool:
@@ -92,6 +96,30 @@ def a_flood_is_dropped() -> bool:
     return rig.executor.refusals["flooded"] > 0
 
 
+def a_late_segment_leaves_no_step() -> bool:
+    """A segment that did not go out: the next one begins with what the arm does, which follows the one before."""
+    rig = Rig().moving(0.5)
+    rig.clock.advance(TICK_S)
+    rig.send_state()
+    rig.send_chunk(offset=0.3)
+    rig.executor.tick(rig.now)
+    rig.executor.unsent()
+    rig.clock.advance(TICK_S)
+    rig.send_state()
+    segment, followed = rig.executor.tick(rig.now).segment, rig.arm.segment
+    if segment is None or followed is None:
+        return False
+    start = segment.stamp_ns / NS + segment.times_s[:1]
+    return float(np.abs(segment.positions[0] - followed.sample(start - followed.stamp_ns / NS)[0]).max()) < 1e-6
+
+
+def a_person_does_not_drive_into_the_wall() -> bool:
+    rig = Rig(collision=Wall())
+    rig.step(2)
+    rig.executor.on_request("teleop", rig.now)
+    return rig.teleop(middle(rig.robot) + 0.1) is not None
+
+
 admit = gate.ChunkGate.admit
 GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "joint state watchdog": (watchdogs, "joint_state_silent", nothing, kept(inputs.row_06)),
@@ -119,6 +147,8 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "order and lateness of chunks": (ChunkBuffer, "refuse", nothing, kept(policy.row_12)),
     "give-back": (gate.ChunkGate, "admit", lambda self, chunk, now, _: admit(self, chunk, now, -(2**62)), kept(people.row_24)),
     "collision gate": (executor, "admit_chunk", lambda chunk, *_: chunk, a_colliding_chunk_is_refused),
+    "late segment": (mover.Mover, "take_back", nothing, a_late_segment_leaves_no_step),
+    "collision gate of teleop": (handover_module.TeleopInput, "restrain", lambda *_: "", a_person_does_not_drive_into_the_wall),
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
     "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),
     "last gate": (mover, "plan_refusal", nothing, a_mad_plan_is_not_sent),
@@ -158,7 +188,10 @@ def test_without_this_guard_a_figure_is_missed_and_with_it_none(name: str, monke
     assert not holds(check), f"{name} can be removed and nothing notices"
 
 
-EXTRA = [a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused]
+EXTRA = [
+    a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused,
+    a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("check", EXTRA)

@@ -10,11 +10,11 @@ import pytest
 from internvla_a1.control.collision_protocol import PathCheck
 from internvla_a1.control.config import CHUNK_MODES, ExecutorConfig
 from internvla_a1.control.interface import Mode, PlannedMotion
-from internvla_a1.core.clock import nanoseconds
+from internvla_a1.core.clock import NS, nanoseconds
 from internvla_a1.core.faults import Reason
 from internvla_a1.core.types import FloatArray
 from internvla_a1.eval.safety_fuzz import fuzz
-from internvla_a1.eval.safety_rig import Rig, middle
+from internvla_a1.eval.safety_rig import TICK_S, Rig, middle
 
 
 class Wall:
@@ -234,6 +234,45 @@ def test_a_flood_within_one_tick_is_dropped_unread() -> None:
     rig.step()
     fresh = rig.send_chunk(delay_s=0.0)
     assert fresh is None or fresh.reason is not Reason.FLOODED
+
+
+def test_a_segment_that_did_not_go_out_leaves_no_step_in_the_next() -> None:
+    """A late tick: new targets were planned for, the segment was taken back, the arm still follows the one before."""
+    rig = Rig().moving(0.5)
+    rig.clock.advance(TICK_S)
+    rig.send_state()
+    rig.send_chunk(offset=0.3)
+    followed = rig.arm.segment
+    assert rig.executor.tick(rig.now).segment is not None
+    rig.executor.unsent()
+    rig.clock.advance(TICK_S)
+    rig.send_state()
+    segment = rig.executor.tick(rig.now).segment
+    assert segment is not None and followed is not None, "the next tick sends at once"
+    start = segment.stamp_ns + nanoseconds(float(segment.times_s[0]))
+    had = followed.sample(np.array([(start - followed.stamp_ns) / NS]))
+    new = segment.sample(segment.times_s[:1])
+    assert np.abs(new[0] - had[0]).max() < 1e-9 and np.abs(new[1] - had[1]).max() < 1e-9
+
+
+def test_a_person_moves_the_arm_as_far_as_nothing_is_touched_and_is_told() -> None:
+    rig = Rig(collision=Wall(0.25))
+    rig.step(2)
+    rig.executor.on_request("teleop", rig.now)
+    goal = middle(rig.robot)
+    goal[0] = 0.6
+    refusals = []
+    for _ in range(150):
+        refusals.append(rig.teleop(goal))
+        rig.step()
+    reached = np.array(rig.log.q)[:, 0].max()
+    assert 0.15 < reached <= 0.25
+    assert any(r is not None and r.reason is Reason.COLLISION and "link_1 with wall" in r.detail for r in refusals)
+    goal[0] = 0.0
+    for _ in range(150):
+        rig.teleop(goal)
+        rig.step()
+    assert rig.log.q[-1][0] < 0.05, "away from the wall it goes on"
 
 
 def test_random_ticks_visit_every_mode_and_raise_nothing() -> None:
