@@ -29,6 +29,7 @@ _AT_REST_RAD_S = 0.02
 _MOVING_RAD_S = 0.4
 _WATCH_S = 2.5
 _BACK_LIMIT_S = 30.0
+_SPACING_S = 13.0  # the lifecycle manager gives up a node that dies more than five times a minute
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,12 @@ def run(args: argparse.Namespace) -> int:
         closing.callback(collector.close)
         stack = Stack("conveyor_sorting", {"belt_speed": f"{args.belt_speed}"}, lease.domain, args.out / "nodes.log")
         closing.callback(stack.close)
+        killed = dict.fromkeys(args.nodes, float("-inf"))
         for number in range(args.trials):
             for node in args.nodes:
+                time.sleep(max(0.0, killed[node] + _SPACING_S - time.monotonic()))
                 _until_picking(collector, stack)
+                killed[node] = time.monotonic()
                 trial = _kill(collector, node)
                 trials.append(trial)
                 console.print(f"{number + 1}/{args.trials} {_line(trial)}")
