@@ -20,7 +20,7 @@ class Event:
 
 @dataclass
 class Score:
-    """SortingScore of interfaces.md."""
+    """SortingScore of docs/interfaces.md."""
 
     spawned: int = 0
     sorted_correct: int = 0
