@@ -23,7 +23,7 @@ from internvla_a1.control.executor import Executor
 from internvla_a1.control.interface import Handover, Mode, PlannedMotion, Segment, Status, TeleopCommand, TickOutput
 from internvla_a1.core.clock import Now, nanoseconds
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.core.faults import Refusal
+from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.nodes.homing import make_gate, make_planner
@@ -37,6 +37,8 @@ from internvla_a1.ros.time import stamp_ns
 _WATCH_PUBLISHERS_S = 0.25
 _FLUSH_S = 0.2
 _SHOW_EVERY_NS = 50_000_000
+_LOG_S = 1.0  # the same refusal again
+_IDLE_LOG_S = 60.0  # a policy that runs while nobody has given it the arm is no trouble
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ class ExecutorNode(ManagedNode):
     def _told(self, what: str, refusal: Refusal | None) -> tuple[bool, str]:
         if refusal is not None:
             self.diagnostics.last_refusal = f"{what}: {refusal}"
-            self.diagnostics.warn_throttled(f"{what}/{refusal.reason.value}", f"{what} refused: {refusal}")
+            every_s = _IDLE_LOG_S if refusal.reason is Reason.NOT_ACTIVE_SOURCE else _LOG_S
+            self.diagnostics.warn_throttled(f"{what}/{refusal.reason.value}", f"{what} refused: {refusal}", every_s)
         return refusal is None, str(refusal or "")
 
     def _on_joints(self, message: JointState) -> None:
