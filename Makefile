@@ -15,8 +15,9 @@ demo:           ## sort ten parcels from the moving belt, over real ROS 2; ARGS=
 test:           ## every test; ARGS="tests/unit -k belt" for some
 	@$(BOOTSTRAP) --dev python -m pytest $(ARGS)
 
-bench:          ## speed of the model and the figures of the fault table; long
+bench:          ## speed of the model and of the chain, and the figures of the fault table; long
 	@$(BOOTSTRAP) --dev internvla-a1 bench model --config tiny --out outputs/bench_model
+	@$(BOOTSTRAP) --dev internvla-a1 bench latency
 	@$(BOOTSTRAP) --dev internvla-a1 bench safety
 
 train-tiny:     ## the demo's policy from nothing, resumable; hours

@@ -212,7 +212,10 @@ class Demo:
         raise DemoError(f"{problem}; the nodes' last lines ({stack.log}):\n{stack.tail()}")
 
     def _sort(self, stack: Stack, collector: Collector, progress: _Progress, live: LiveView | None) -> list[Stop]:
-        """Until enough parcels are decided. Returns the stops that nobody asked for; each time the arm is given back to the policy."""
+        """Until enough parcels are decided. Returns the stops that nobody asked for.
+
+        Each time the belt waits, as a line does that is interlocked with its robot, and the arm is given back to the policy.
+        """
         wanted = self._settings.parcels
         stops: list[Stop] = []
         end = time.monotonic() + (30.0 + wanted * 20.0) / min(1.0, self._settings.real_time_factor)
@@ -230,8 +233,11 @@ class Demo:
                 return stops
             self._check(stack, time.monotonic() < end, f"only {decided} of {wanted} parcels decided in time (mode {mode}: {reason})")
             if mode == "policy":
+                if held_since is not None:
+                    collector.set_belt_speed(self._settings.belt_speed)
                 held_since = None
             elif held_since is None:
+                collector.set_belt_speed(0.0)
                 held_since = time.monotonic()
             elif time.monotonic() - held_since > _HELD_S:
                 stops.append((time.time(), mode, reason))
@@ -240,5 +246,5 @@ class Demo:
                 if mode == "fault":
                     collector.clear_fault()
                 collector.request_mode("policy")
-                held_since = None
+                held_since = time.monotonic()
             time.sleep(0.1)

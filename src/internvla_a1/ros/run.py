@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from rclpy.task import Future
 from internvla_a1.core.errors import InternVLAError
 
 LIMIT_S = 1.8
+_DEAF_S = 1.9  # by then not even the watcher came to act
 _CONFIG_EXIT = 2
 _SPIN_S = 1.0  # EventsExecutor of rclpy 7.1 dispatches nothing when it waits without a limit
 
@@ -103,6 +105,7 @@ class _Signals:
         os.read(self._read, 1)
         if self._done.is_set():
             return
+        faulthandler.dump_traceback_later(_DEAF_S, exit=True)
         self._stopping.set_result(True)
         if not self._done.wait(LIMIT_S):
             print("stopping took too long; leaving now", file=sys.stderr, flush=True)
