@@ -20,8 +20,9 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.model_flops import stage_flops
 from internvla_a1.model.config import ModelConfig, config_2b, config_3b, tiny_config
 from internvla_a1.model.example import example_batch
+from internvla_a1.model.loading import prepare
 from internvla_a1.model.network import InternVLAA1
-from internvla_a1.model.precision import bfloat16_is_native, stored_dtypes
+from internvla_a1.model.precision import bfloat16_is_native
 from internvla_a1.model.quantize import has_vnni, quantize_checked
 
 CONFIGS = {"3b": config_3b, "2b": config_2b, "tiny": tiny_config}
@@ -70,32 +71,30 @@ class Stopwatch:
 
 
 def random_model(config: ModelConfig, dtype: torch.dtype, device: torch.device, seed: int = 0) -> InternVLAA1:
-    """A model of any size filled from one block of random numbers, every tensor allocated once in the dtype it is kept in."""
+    """A model of any size with random weights, placed as a published checkpoint would be: its matrices hold bfloat16 values."""
     with torch.device("meta"):
         model = InternVLAA1(config, "published")
-    native = dtype == torch.bfloat16 and bfloat16_is_native(device)
-    plan = stored_dtypes(model, dtype, native)
-    block = torch.randn(RANDOM_VALUES, generator=torch.Generator().manual_seed(seed)).to(device)
-    for name, module in model.named_modules():
+    block = torch.randn(RANDOM_VALUES, generator=torch.Generator().manual_seed(seed))
+    for module in model.modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
-            full = torch.empty(parameter.shape, dtype=plan[f"{name}.{key}".removeprefix(".")], device=device)
+            full = torch.empty(parameter.shape, dtype=torch.bfloat16 if parameter.ndim > 1 else torch.float32)
             _fill(full, key, block)
             setattr(module, key, nn.Parameter(full, requires_grad=False))
-    model.compute_dtype, model.stored_dtype = (torch.bfloat16 if native else torch.float32), dtype
-    model.eval().set_attention("auto")
-    return model
+    return prepare(model, device, dtype)
 
 
 def _fill(values: Tensor, key: str, block: Tensor) -> None:
+    """Matrices with variance 1 / inputs, each from another place of the block of random numbers."""
     if key == "wavelets":
         values.fill_(0.5**0.5)
     elif values.ndim < 2:
         values.fill_(0.0 if key == "bias" else 1.0)
     else:
         flat, scale = values.view(-1), 1.0 / values[0].numel() ** 0.5
+        moved = block.roll(values.numel() % 9973 * 101)
         for start in range(0, flat.numel(), block.numel()):
             part = flat[start : start + block.numel()]
-            part.copy_(block[: part.numel()] * scale)
+            part.copy_(moved[: part.numel()] * scale)
 
 
 def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:

@@ -16,10 +16,20 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self._keys, self._values = self.keys.unbind(0), self.values.unbind(0)
+        self.packed: Tensor | None = None  # the same in the order of the CPU kernels (cpu.kernels), where they fill the cache
 
     def slot(self, layer: int, start: int, count: int) -> tuple[Tensor, Tensor]:
         """Where `count` tokens from `start` are kept: (B, KV, count, D) views."""
         return self._keys[layer].narrow(2, start, count), self._values[layer].narrow(2, start, count)
+
+    def unpack(self) -> None:
+        """Take over what the CPU kernels have written: for phases that they do not run."""
+        if self.packed is None:
+            return
+        length, size = self.keys.shape[3:]
+        keys, values = self.packed.float().sum(2)  # (layers, KV, capacity * D) each: the terms add up to the value
+        self.keys[:, 0].copy_(keys.unflatten(-1, (-1, size))[:, :, :length])
+        self.values[:, 0].copy_(values.unflatten(-1, (size, -1))[..., :length].transpose(-1, -2))
 
     def append(self, layer: int, start: int, k: Tensor, v: Tensor, k_stored: bool = False) -> tuple[Tensor, Tensor]:
         """Store k, v (B, KV, S, D) at `start` and return everything up to their end. k_stored: k is a view of its slot already.

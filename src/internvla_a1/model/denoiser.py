@@ -96,6 +96,7 @@ class Denoiser:
         self.x.copy_(noise)
         biases = self.biases(count, rounded)
         if hook is not None:
+            self.cache.unpack()
             return integrate(
                 lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook
             ).clone()

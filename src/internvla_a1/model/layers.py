@@ -6,19 +6,29 @@ allocates nothing; without them (training, compilation, guidance) the same code 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from internvla_a1.model.cpu.kernels import Kernels
 
 TILE_VALUES = 512 * 1024  # weights widened at a time: 2 MiB of float32, stays in the last-level cache
 
 
 class Linear(nn.Linear):
-    """y = x W^T + b, where W may be stored narrower than x (bfloat16 weights on a CPU without bfloat16 arithmetic)."""
+    """y = x W^T + b, where W may be stored narrower than x (bfloat16 weights and float32 activations on a CPU)."""
+
+    kernels: Kernels | None = None  # set by precision.place where they are to be used
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x: (..., in) -> (..., out)."""
         if self.weight.dtype != x.dtype:
+            if self.kernels is not None:
+                result = self.kernels.linear(self, x)
+                return result if out is None else out.copy_(result)
             return widened_linear(x, self.weight, self.bias, out)
         return linear(x, self.weight, self.bias, out)
 

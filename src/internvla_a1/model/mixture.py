@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from internvla_a1.model.cache import KVCache
 from internvla_a1.model.config import ExpertConfig, ModelConfig
 from internvla_a1.model.layers import GatedMLP, Linear, RMSNorm
 from internvla_a1.model.positions import rotate
+
+if TYPE_CHECKING:
+    from internvla_a1.model.cpu.kernels import ExpertKernels
 
 Rope = tuple[Tensor, Tensor]
 
@@ -124,6 +128,7 @@ class Mixture(nn.Module):
         self.gen = Expert(config, config.gen)
         self.act = Expert(config, config.act)
         self.attend: Attend = sdpa
+        self.kernels: ExpertKernels | None = None  # set by precision.place where they are to be used
 
     def phase(
         self,
@@ -140,6 +145,8 @@ class Mixture(nn.Module):
 
         tail=False stops where the last keys and values are known: query, output, MLP and final norm of the last layer feed nothing.
         """
+        if self.kernels is not None and self.kernels.takes(x, mask):
+            return self.kernels.phase(expert, x, rope, cache, start, tail)
         count = x.shape[1]
         for i, layer in enumerate(expert.layers):
             h = layer.input_layernorm(x, b.normed, b.rms)

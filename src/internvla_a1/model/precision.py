@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.model.config import InternVisionConfig, QwenVisionConfig
 from internvla_a1.model.cosmos import Haar
+from internvla_a1.model.cpu.kernels import BFLOAT16, GELU_ERF, GELU_TANH, GRAIN, SINGLE, ExpertKernels, Kernels, VisionKernels, fits
+from internvla_a1.model.cpu.library import library
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.network import InternVLAA1
 from internvla_a1.model.vision_stem import StemVision
 
 WIDE_SHARE = 0.15  # memory that may be spent on not converting again what is used at every step
+MIN_KERNEL_WIDTH = 256  # below, calls of torch on small matrices are as fast
+CHECKED_VALUES = 1 << 22  # looked at at once
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,8 +50,10 @@ def bfloat16_is_native(device: torch.device) -> bool:
     return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
-def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool) -> dict[str, torch.dtype]:
+def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool, kernels: bool = False) -> dict[str, torch.dtype]:
     """Parameter name -> the dtype it is kept in.
+
+    kernels: the CPU kernels will run the stacks. They want bfloat16 matrices for float32 too, where every value is one: nothing is lost.
 
     bfloat16: the large matrices are stored so; norms, biases, the action head and a convolutional stem stay float32: the published
     mixed layout without its gaps (model.md section 10). Where the CPU has no bfloat16 arithmetic, activations are float32 and each
@@ -55,12 +62,13 @@ def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool) -> dict[
     """
     plan = {}
     kept_wide = ("action_head", "vision") if isinstance(model.vision, StemVision) else ("action_head",)
+    narrow_type = torch.bfloat16 if kernels else dtype
     for name, module in model.named_modules():
         in_codec = name.startswith("codec")
         matrix = isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)) and not name.startswith(kept_wide)
         for key, parameter in module.named_parameters(recurse=False):
             narrow = native and not isinstance(module, Haar) if in_codec else matrix and parameter.ndim > 1
-            plan[f"{name}.{key}".removeprefix(".")] = dtype if narrow else torch.float32
+            plan[f"{name}.{key}".removeprefix(".")] = narrow_type if narrow else torch.float32
     if dtype == torch.float32 or native:
         return plan
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -73,15 +81,55 @@ def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool) -> dict[
     return plan
 
 
+def holds_bfloat16(values: Tensor) -> bool:
+    """Is every value exactly a bfloat16?"""
+    return values.dtype == torch.bfloat16 or all(
+        bool(torch.equal(part.bfloat16().to(part.dtype), part)) for part in values.detach().flatten().split(CHECKED_VALUES)
+    )
+
+
+def wants_kernels(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> bool:
+    """Shall the CPU kernels run this model: AMX, a size at which they pay, and weights whose values bfloat16 can hold.
+
+    Weights of published checkpoints are bfloat16 values whatever they are stored in (model.md section 10).
+    """
+    config = model.config
+    if device.type != "cpu" or min(config.und.hidden, config.act.hidden) < MIN_KERNEL_WIDTH or isinstance(model.vision, StemVision):
+        return False
+    if config.head_dim % 32 or library() is None:
+        return False
+    layers = [m for part in (model.mixture, model.vision) for m in part.modules() if isinstance(m, Linear)]
+    if any(m.weight.shape[1] % GRAIN or m.weight.shape[0] % 16 for m in layers):
+        return False
+    return dtype == torch.bfloat16 or all(holds_bfloat16(m.weight) for m in layers)
+
+
+def use_kernels(model: InternVLAA1, precision: int) -> None:
+    """Let the CPU kernels run the stacks of `model`, whose matrices are stored as they need them."""
+    kernels = Kernels(precision)
+    config = model.config
+    model.mixture.kernels = ExpertKernels(kernels, config.heads, config.kv_heads, config.head_dim)
+    vision = config.vision
+    if isinstance(vision, (QwenVisionConfig, InternVisionConfig)):
+        gelu = GELU_TANH if isinstance(vision, QwenVisionConfig) else GELU_ERF
+        model.vision.kernels = VisionKernels(kernels, vision.heads, vision.hidden, vision.mlp, gelu, eps=1e-6)
+    for module in model.modules():
+        if isinstance(module, Linear) or hasattr(module, "row_scaled"):
+            module.kernels = kernels if fits(module) else None
+
+
 def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> InternVLAA1:
     """Move and convert in place, one tensor at a time; parameters that are right already are not touched."""
     native = dtype == torch.bfloat16 and bfloat16_is_native(device)
-    model.compute_dtype = torch.bfloat16 if native else torch.float32
+    kernels = wants_kernels(model, device, dtype)
+    model.compute_dtype = torch.bfloat16 if native and not kernels else torch.float32
     model.stored_dtype = dtype
-    plan = stored_dtypes(model, dtype, native)
+    plan = stored_dtypes(model, dtype, native, kernels)
     for name, module in model.named_modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
             wanted = plan[f"{name}.{key}".removeprefix(".")]
             if parameter.device != device or parameter.dtype != wanted:
                 setattr(module, key, nn.Parameter(parameter.detach().to(device, wanted), requires_grad=False))
+    if kernels:
+        use_kernels(model, BFLOAT16 if dtype == torch.bfloat16 else SINGLE)
     return model

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1.core.errors import CheckpointError
+from internvla_a1.model.cpu.kernels import INTEGER, Kernels
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.layers import TILE_VALUES, Linear, _tile
 from internvla_a1.model.network import InternVLAA1
+from internvla_a1.model.precision import use_kernels
 
 ACTION_BOUND = 0.05  # largest mean action error against bfloat16, in units of the actions' own standard deviation
 MIN_VALUES = 64 * 64  # smaller matrices gain nothing
@@ -33,6 +35,8 @@ class Int8Linear(nn.Module):
 
     weight: Tensor
     scale: Tensor
+    row_scaled = True
+    kernels: Kernels | None = None  # set by precision.use_kernels
 
     def __init__(self, source: Linear) -> None:
         super().__init__()
@@ -44,6 +48,9 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x: (..., in) -> (..., out) in x's dtype."""
+        if self.kernels is not None and not torch.is_grad_enabled():
+            result = self.kernels.linear(self, x).to(x.dtype)
+            return result if out is None else out.copy_(result)
         rows, row_scale = quantize_rows(x.reshape(-1, x.shape[-1]))
         result = self._products(rows).mul_(row_scale).mul_(self.scale)
         if self.bias is not None:
@@ -84,6 +91,8 @@ def quantize_checked(model: InternVLAA1, bound: float = ACTION_BOUND) -> InternV
     before = model.predict(batch, noise).actions
     quantize(model)
     model.forget_weights()
+    if model.mixture.kernels is not None:
+        use_kernels(model, INTEGER)
     after = model.predict(batch, noise).actions
     error = float((after - before).abs().mean() / before.std().clamp(min=1e-6))
     if not error <= bound:

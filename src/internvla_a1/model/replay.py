@@ -114,6 +114,7 @@ def _phases(model: InternVLAA1, inputs: Inputs, case: Mapping[str, Tensor], step
         "act.v_at_0.37_train_noise": denoiser.step(case["train_noise"], probe),
         "cache.seq_lengths": torch.full((steps + 1,), past),
     }  # fmt: skip
+    cache.unpack()
     for layer in (0, model.config.layers - 1):
         found[f"cache.layer{layer}.keys"], found[f"cache.layer{layer}.values"] = (t.clone() for t in cache.slot(layer, 0, past))
     return found | _bookkeeping(layout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,9 @@ from internvla_a1.model.attention import Attend, sdpa
 from internvla_a1.model.config import InternVisionConfig
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.vision_qwen import LayerNorm
+
+if TYPE_CHECKING:
+    from internvla_a1.model.cpu.kernels import Block, VisionKernels
 
 
 class Attention(nn.Module):
@@ -79,6 +84,7 @@ class InternVision(nn.Module):
         self.imagenet_mean = nn.Parameter(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), requires_grad=False)
         self.imagenet_std = nn.Parameter(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), requires_grad=False)
         self.attend: Attend = sdpa
+        self.kernels: VisionKernels | None = None  # set by precision.place where they are to be used
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, tokens, width)."""
@@ -88,9 +94,30 @@ class InternVision(nn.Module):
         rows, columns = patches.shape[2:]
         x = torch.cat([self.cls_token.to(dtype).expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         x = x + self.positions(rows, columns).to(dtype)
-        for layer in self.layer:
-            x = layer(x, self.attend)
+        if self.kernels is not None:
+            x = self.kernels.run(self, x)
+        else:
+            for layer in self.layer:
+                x = layer(x, self.attend)
         return self.projector(self.shuffle(x[:, 1:].unflatten(1, (rows, columns))))
+
+    def kernel_blocks(self) -> list[Block]:
+        """The layers as the CPU kernels want them."""
+        from internvla_a1.model.cpu.kernels import Block, address, matrix
+
+        return [
+            Block(
+                *(matrix(m) for m in (
+                    x.attention.q_proj, x.attention.k_proj, x.attention.v_proj, x.attention.projection_layer, x.mlp.fc1, x.mlp.fc2,
+                )),
+                *(address(t) for t in (
+                    None, None, None, x.attention.projection_layer.bias, x.mlp.fc1.bias, x.mlp.fc2.bias,
+                    x.layernorm_before.weight, x.layernorm_before.bias, x.layernorm_after.weight, x.layernorm_after.bias,
+                    x.lambda_1, x.lambda_2,
+                )),
+            )
+            for x in self.layer
+        ]  # fmt: skip
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """(1, 1 + rows * columns, hidden); interpolated bicubically where the image has another size than the configured one."""

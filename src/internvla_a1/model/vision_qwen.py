@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,9 @@ from internvla_a1.model.attention import Attend, sdpa
 from internvla_a1.model.config import QwenVisionConfig
 from internvla_a1.model.layers import Linear, linear
 from internvla_a1.model.positions import rotate
+
+if TYPE_CHECKING:
+    from internvla_a1.model.cpu.kernels import Block, VisionKernels
 
 
 class PatchEmbed(nn.Module):
@@ -95,6 +100,7 @@ class QwenVision(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config, width)
         self.attend: Attend = sdpa
+        self.kernels: VisionKernels | None = None  # set by precision.place where they are to be used
         self._tables: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -102,9 +108,26 @@ class QwenVision(nn.Module):
         x = self.patch_embed(patches)
         x = x + self.learned_positions(grid).to(x.dtype)
         rope = self.rotary(grid, x.device, x.dtype)
+        if self.kernels is not None:
+            return self.merger(self.kernels.run(self, x, rope))
         for block in self.blocks:
             x = block(x, rope, self.attend)
         return self.merger(x)
+
+    def kernel_blocks(self) -> list[Block]:
+        """The blocks as the CPU kernels want them: one fused matrix in the place of q, k and v."""
+        from internvla_a1.model.cpu.kernels import Block, Matrix, address, matrix
+
+        return [
+            Block(
+                matrix(b.attn.qkv), Matrix(), Matrix(), *(matrix(m) for m in (b.attn.proj, b.mlp.linear_fc1, b.mlp.linear_fc2)),
+                *(address(t) for t in (
+                    b.attn.qkv.bias, None, None, b.attn.proj.bias, b.mlp.linear_fc1.bias, b.mlp.linear_fc2.bias,
+                    b.norm1.weight, b.norm1.bias, b.norm2.weight, b.norm2.bias, None, None,
+                )),
+            )
+            for b in self.blocks
+        ]  # fmt: skip
 
     def merge_order(self, values: Tensor) -> Tensor:
         """(rows, columns, ...) -> (rows * columns, ...) with the patches of one token next to each other."""

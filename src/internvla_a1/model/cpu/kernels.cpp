@@ -1,0 +1,200 @@
+// Whole stacks of layers on a CPU with AMX, one call a stack. Plain C functions: Python hands over addresses (kernels.py).
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "attention.h"
+#include "norms.h"
+
+namespace {
+struct Matrix {
+    const char *w;
+    const float *scale;
+};
+
+struct ExpertLayer {  // kernels.py: Layer
+    Matrix q, k, v, o, gate, up, down;
+    const float *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *input_norm, *post_norm;
+};
+
+struct VisionLayer {  // kernels.py: Block
+    Matrix q, k, v, o, fc1, fc2;
+    const float *q_bias, *k_bias, *v_bias, *o_bias, *bias1, *bias2, *norm1, *norm1_bias, *norm2, *norm2_bias, *gain1, *gain2;
+};
+
+struct Scratch {  // grows to the largest call and stays
+    float *normed = nullptr, *qkv = nullptr, *merged = nullptr, *wide = nullptr;
+    long normed_size = 0, qkv_size = 0, merged_size = 0, wide_size = 0, threads = 0;
+    uint16_t *memory = nullptr;
+    long memory_size = 0;
+    Panel panel;
+    Workspace *works = nullptr;
+
+    static void grow(float *&at, long &size, long values) {
+        if (values <= size) return;
+        free(at);
+        at = (float *)aligned_alloc(64, (values * 4 + 4095) / 4096 * 4096), size = values;
+    }
+    void teams(long count) {
+        if (count <= threads) return;
+        Workspace *more = new Workspace[count];
+        for (long i = 0; i < threads; ++i) more[i] = works[i];
+        delete[] works;
+        works = more, threads = count;
+    }
+};
+Scratch scratch;  // calls come from one inference thread at a time (kernels.py holds a lock)
+
+Weight plain(const Matrix &m, long k, int precision, const float *bias, float *y, long stride, int n) {
+    return {m.w, nullptr, m.scale, nullptr, bias, nullptr, y, stride, n, PLAIN, precision == INTEGER ? k : 2 * k, false};
+}
+
+void reserve_panel(long rows, long k, int precision, bool divisible) {
+    const long part = inputs_at_once(rows, k, precision, divisible);
+    scratch.panel.reserve(std::min(rows, rows_at_once(part, precision)), part, precision);
+}
+}  // namespace
+
+extern "C" {
+// Ask the kernel for tile registers; 0 if they may be used.
+long kernels_init() {
+    constexpr int request_permission = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data);
+}
+
+// One expert over x (rows, hidden), in place, its keys and values going to the memory at `start`: Mixture.phase of mixture.py.
+// memory: keys of all layers, then values. tail 0 stops after the last keys and values; 1 also applies the final norm.
+void expert_phase(const ExpertLayer *layers, int count, const float *final_norm, float eps, float *x, long rows, int hidden, int heads,
+                  int kv_heads, int d, int mlp, const float *cos, const float *sin, uint16_t *memory, long capacity, long start, int tail,
+                  int precision, int threads) {
+    const int q_width = heads * d, kv_width = kv_heads * d, width = q_width + 2 * kv_width, terms = terms_of(precision);
+    Scratch &s = scratch;
+    s.grow(s.normed, s.normed_size, rows * hidden);
+    s.grow(s.qkv, s.qkv_size, rows * width);
+    s.grow(s.merged, s.merged_size, rows * q_width);
+    s.grow(s.wide, s.wide_size, rows * mlp);
+    s.teams(threads);
+    reserve_panel(rows, hidden, precision, false);
+    reserve_panel(rows, hidden, precision, true);
+    reserve_panel(rows, q_width, precision, true);
+    reserve_panel(rows, mlp, precision, true);
+    float *q = s.qkv, *k = q + q_width, *v = k + kv_width;
+#pragma omp parallel num_threads(threads)
+    {
+        configure_tiles();
+        const Team team;
+        for (int i = 0; i < count; ++i) {
+            const ExpertLayer &l = layers[i];
+            const long term = kv_heads * capacity * d;
+            const Memory here{memory + i * terms * term, memory + (count + i) * terms * term, capacity, kv_heads, d};
+            const bool last = i == count - 1 && !tail;
+            rms_rows(team, x, l.input_norm, eps, rows, hidden, s.normed);
+            team.wait();
+            const Weight projections[] = {plain(l.k, hidden, precision, l.k_bias, k, width, kv_width),
+                                          plain(l.v, hidden, precision, l.v_bias, v, width, kv_width),
+                                          plain(l.q, hidden, precision, l.q_bias, q, width, q_width)};
+            linear(team, s.normed, hidden, rows, hidden, precision, projections, last ? 2 : 3, s.panel);
+            place_heads(team, k, width, rows, kv_heads, d, l.k_norm, eps, cos, sin, rows);
+            if (!last) place_heads(team, q, width, rows, heads, d, l.q_norm, eps, cos, sin, rows);
+            team.wait();
+            remember(team, here, {k, width}, {v, width}, start, rows, terms);
+            if (last) break;
+            team.wait();
+            attend(team, here, {q, width}, rows, heads, start + rows, s.merged, q_width, terms, s.works);
+            team.wait();
+            Weight out = plain(l.o, q_width, precision, nullptr, x, hidden, hidden);
+            out.add = true;
+            linear(team, s.merged, q_width, rows, q_width, precision, &out, 1, s.panel);
+            rms_rows(team, x, l.post_norm, eps, rows, hidden, s.normed);
+            team.wait();
+            Weight gated = plain(l.gate, hidden, precision, nullptr, s.wide, mlp, mlp);
+            gated.w2 = l.up.w, gated.scale2 = l.up.scale, gated.shape = GATED;
+            linear(team, s.normed, hidden, rows, hidden, precision, &gated, 1, s.panel);
+            Weight down = plain(l.down, mlp, precision, nullptr, x, hidden, hidden);
+            down.add = true;
+            linear(team, s.wide, mlp, rows, mlp, precision, &down, 1, s.panel);
+        }
+        if (tail) rms_rows(team, x, final_norm, eps, rows, hidden, x);
+        _tile_release();
+    }
+}
+
+// The blocks of a vision tower over x (images * rows, hidden), in place. One fused q matrix (3 * hidden outputs) where k has none.
+// cos, sin: (rows, hidden / heads) or null. gelu: GELU_TANH or GELU_ERF.
+void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, long images, long rows, int hidden, int heads, int mlp,
+                   const float *cos, const float *sin, int gelu, int precision, int threads) {
+    const int d = hidden / heads, terms = terms_of(precision);
+    const long all = images * rows, width = 3L * hidden, capacity = up32(rows), term = heads * capacity * d;
+    Scratch &s = scratch;
+    s.grow(s.normed, s.normed_size, all * hidden);
+    s.grow(s.qkv, s.qkv_size, all * width);
+    s.grow(s.wide, s.wide_size, all * mlp);
+    s.teams(threads);
+    if (images * 2 * terms * term > s.memory_size) {
+        free(s.memory);
+        s.memory_size = images * 2 * terms * term;
+        s.memory = (uint16_t *)calloc(s.memory_size, 2);
+    }
+    reserve_panel(all, hidden, precision, false);
+    reserve_panel(all, hidden, precision, true);
+    reserve_panel(all, mlp, precision, true);
+#pragma omp parallel num_threads(threads)
+    {
+        configure_tiles();
+        const Team team;
+        for (int i = 0; i < count; ++i) {
+            const VisionLayer &l = layers[i];
+            layer_norm_rows(team, x, l.norm1, l.norm1_bias, eps, all, hidden, s.normed);
+            team.wait();
+            const bool fused = !l.k.w;
+            const Weight projections[] = {plain(l.q, hidden, precision, l.q_bias, s.qkv, width, fused ? width : hidden),
+                                          plain(l.k, hidden, precision, l.k_bias, s.qkv + hidden, width, hidden),
+                                          plain(l.v, hidden, precision, l.v_bias, s.qkv + 2 * hidden, width, hidden)};
+            linear(team, s.normed, hidden, all, hidden, precision, projections, fused ? 1 : 3, s.panel);
+            if (cos) {
+                place_heads(team, s.qkv, width, all, 2 * heads, d, nullptr, eps, cos, sin, rows);
+                team.wait();
+            }
+            for (long image = 0; image < images; ++image) {
+                uint16_t *at = s.memory + image * 2 * terms * term;
+                const float *k = s.qkv + image * rows * width + hidden;
+                remember(team, {at, at + terms * term, capacity, heads, d}, {k, width}, {k + hidden, width}, 0, rows, terms);
+            }
+            team.wait();
+            for (long image = 0; image < images; ++image) {
+                uint16_t *at = s.memory + image * 2 * terms * term;
+                attend(team, {at, at + terms * term, capacity, heads, d}, {s.qkv + image * rows * width, width}, rows, heads, rows,
+                       s.normed + image * rows * hidden, hidden, terms, s.works);
+            }
+            team.wait();
+            Weight out = plain(l.o, hidden, precision, l.o_bias, x, hidden, hidden);
+            out.add = true, out.gain = l.gain1;
+            linear(team, s.normed, hidden, all, hidden, precision, &out, 1, s.panel);
+            layer_norm_rows(team, x, l.norm2, l.norm2_bias, eps, all, hidden, s.normed);
+            team.wait();
+            Weight fc1 = plain(l.fc1, hidden, precision, l.bias1, s.wide, mlp, mlp);
+            fc1.shape = gelu;
+            linear(team, s.normed, hidden, all, hidden, precision, &fc1, 1, s.panel);
+            Weight fc2 = plain(l.fc2, mlp, precision, l.bias2, x, hidden, hidden);
+            fc2.add = true, fc2.gain = l.gain2;
+            linear(team, s.wide, mlp, all, mlp, precision, &fc2, 1, s.panel);
+        }
+        _tile_release();
+    }
+}
+
+// y (rows, n) = x (rows, k) W^T + bias, one matrix.
+void single_linear(const char *w, const float *scale, const float *bias, const float *x, float *y, long rows, long k, int n, int precision,
+                   int threads) {
+    reserve_panel(rows, k, precision, true);
+#pragma omp parallel num_threads(threads)
+    {
+        configure_tiles();
+        const Team team;
+        const Weight weight = plain({w, scale}, k, precision, bias, y, n, n);
+        linear(team, x, k, rows, k, precision, &weight, 1, scratch.panel);
+        _tile_release();
+    }
+}
+}

@@ -1,0 +1,75 @@
+"""The compiled kernels: built from the C++ files beside this one at their first use, kept in the user's cache directory."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent
+FLAGS = (
+    "-O3", "-std=c++17", "-fopenmp", "-fPIC", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16",
+    "-mamx-tile", "-mamx-bf16", "-mamx-int8",
+)  # fmt: skip
+SWITCH = "INTERNVLA_A1_KERNELS"  # "off" leaves everything to torch
+LOCK = threading.Lock()  # one call at a time: the kernels keep their scratch memory
+log = logging.getLogger(__name__)
+
+
+def cpu_has_tiles() -> bool:
+    """AMX with bfloat16, and the AVX-512 that comes with it."""
+    return sys.platform == "linux" and bool(torch.cpu._is_amx_tile_supported() and torch.cpu._is_avx512_bf16_supported())
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The kernels, ready to be called, or None where this machine cannot have them; a missing compiler is logged once."""
+    if os.environ.get(SWITCH, "").lower() in ("off", "0") or not cpu_has_tiles():
+        return None
+    try:
+        loaded = ctypes.CDLL(str(_built()))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("the AMX kernels could not be built, torch computes instead (slower): %s", error)
+        return None
+    loaded.kernels_init.restype = ctypes.c_long
+    if loaded.kernels_init() != 0:
+        log.warning("this system does not hand out AMX tile registers, torch computes instead (slower)")
+        return None
+    return loaded
+
+
+def _built() -> Path:
+    """Path of the shared object for these sources and flags; compiled in some seconds if it is not there."""
+    sources = sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp"))
+    digest = hashlib.sha256("\0".join(FLAGS).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "internvla_a1"
+    target = cache / f"kernels-{digest.hexdigest()[:16]}.so"
+    if target.is_file():
+        return target
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if compiler is None:
+        raise OSError("no g++ on the path (Debian, Ubuntu: apt-get install g++)")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        objects = Path(folder) / "kernels.o"
+        run = [compiler, *FLAGS, "-c", str(SOURCES / "kernels.cpp"), "-o", str(objects)]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            raise OSError(done.stderr.strip()[-2000:])
+        # not linked to an OpenMP runtime: the calls bind to the one that torch has loaded, so both share one pool of threads
+        shared = Path(folder) / "kernels.so"
+        subprocess.run([compiler, "-shared", str(objects), "-o", str(shared)], check=True, capture_output=True, timeout=300)
+        os.replace(shared, target)
+    return target

@@ -1,0 +1,206 @@
+// Linear layers over packed activations, shared by a team of threads.
+#pragma once
+#include <omp.h>
+
+#include "tiles.h"
+
+struct Team {  // this thread's place; `wait` until everybody has come here
+    int id = omp_get_thread_num(), size = omp_get_num_threads();
+    long begin(long units) const { return units * id / size; }
+    long end(long units) const { return units * (id + 1) / size; }
+    void wait() const {
+#pragma omp barrier
+    }
+};
+
+enum Precision { SINGLE = 0, BFLOAT16 = 1, INTEGER = 2 };  // activations in three bfloat16 terms, in one, in int8 with a scale a row
+inline int terms_of(int precision) { return precision == SINGLE ? 3 : 1; }
+
+enum Shape { PLAIN = 0, GELU_TANH = 1, GELU_ERF = 2, GATED = 3 };  // GATED: silu(W x) * (W2 x)
+
+struct Weight {  // one matrix (n, k) and what becomes of its products
+    const char *w, *w2;             // bfloat16 or int8 rows; w2: of a gated layer
+    const float *scale, *scale2;    // (n,) of int8 weights
+    const float *bias, *gain;       // (n,) or null; gain multiplies what is added
+    float *y;                       // (m, stride)
+    long stride;
+    int n, shape;
+    long row;                       // bytes from one row of w to the next
+    bool add;                       // to what y holds
+};
+
+struct Panel {  // packed activations: [term][m tile][k step], and the scale of each row where they are int8
+    char *data = nullptr;
+    float *scale = nullptr;
+    long bytes = 0, rows = 0;
+
+    void reserve(long most_rows, long k, int precision) {
+        const long tiles = (most_rows + SIDE - 1) / SIDE, need = tiles * SIDE * k * (precision == INTEGER ? 1 : 2 * terms_of(precision));
+        if (need > bytes) free(data), data = (char *)aligned_alloc(64, (need + 4095) / 4096 * 4096), bytes = need;
+        if (tiles * SIDE > rows) free(scale), scale = (float *)aligned_alloc(64, tiles * SIDE * 4), rows = tiles * SIDE;
+    }
+};
+
+constexpr long PANEL_BYTES = 1536 * 1024;  // of a panel that stays in the second cache
+
+inline long bytes_a_value(int precision) { return precision == INTEGER ? 1 : 2 * terms_of(precision); }
+
+// How many of k inputs are worked on at once: all, or a part whose products are added up in y.
+inline long inputs_at_once(long rows, long k, int precision, bool divisible) {
+    if (!divisible) return k;
+    long part = k;
+    while (part % 256 == 0 && part > 1024 && rows * part * bytes_a_value(precision) > PANEL_BYTES) part /= 2;
+    return part;
+}
+
+inline long rows_at_once(long k, int precision) {
+    return std::max<long>(64, PANEL_BYTES / (k * bytes_a_value(precision)) / 32 * 32);
+}
+
+inline void quantise_tile_row(const float *const rows[SIDE], long k, char *to, float *scale, long first) {
+    __m512 inverse[SIDE];
+    for (int r = 0; r < SIDE; ++r) {
+        __m512 top = _mm512_setzero_ps();
+        if (rows[r])
+            for (long i = 0; i < k; i += 16) top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_loadu_ps(rows[r] + i)));
+        const float step = std::max(_mm512_reduce_max_ps(top), 1e-12f) / 127.f;
+        scale[first + r] = step;
+        inverse[r] = _mm512_set1_ps(1.f / step);
+    }
+    for (long i = 0; i < k; i += 64) {
+        __m512i packed[SIDE];
+        for (int r = 0; r < SIDE; ++r) {
+            packed[r] = _mm512_setzero_si512();
+            if (!rows[r]) continue;
+            __m128i part[4];
+            for (int j = 0; j < 4; ++j)
+                part[j] = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(rows[r] + i + 16 * j), inverse[r])));
+            packed[r] = _mm512_inserti32x4(_mm512_castsi128_si512(part[0]), part[1], 1);
+            packed[r] = _mm512_inserti32x4(_mm512_inserti32x4(packed[r], part[2], 2), part[3], 3);
+        }
+        transpose16(packed);
+        for (int r = 0; r < SIDE; ++r) _mm512_store_si512(to + i / 64 * TILE_BYTES + r * 64, packed[r]);
+    }
+}
+
+// x (rows, stride) -> panel.
+inline void pack(const Team &team, const float *x, long stride, long rows, long k, int precision, Panel &panel) {
+    const long tiles = (rows + SIDE - 1) / SIDE, tile_bytes = k * SIDE * (precision == INTEGER ? 1 : 2);
+    const long steps = precision == INTEGER ? 1 : k / 32;
+    const long units = tiles * steps;
+    for (long unit = team.begin(units); unit < team.end(units); ++unit) {
+        const long tile = unit / steps, step = unit % steps;
+        const float *at[SIDE];
+        for (int r = 0; r < SIDE; ++r) at[r] = tile * SIDE + r < rows ? x + (tile * SIDE + r) * stride : nullptr;
+        char *to = panel.data + tile * tile_bytes;
+        if (precision == INTEGER)
+            quantise_tile_row(at, k, to, panel.scale, tile * SIDE);
+        else
+            pack_tile(at, step * 32, 1.f, to + step * TILE_BYTES, terms_of(precision), tiles * tile_bytes);
+    }
+}
+
+// One tile of products, found[16 n][16 m], to rows of y.
+inline void finish_tile(const Weight &w, float *found, float *found_up, long n, long m, long rows, bool int8, const float *row_scale) {
+    __m512i gate[SIDE], up[SIDE];
+    for (int r = 0; r < SIDE; ++r) gate[r] = _mm512_load_si512(found + r * SIDE);
+    transpose16(gate);
+    if (found_up) {
+        for (int r = 0; r < SIDE; ++r) up[r] = _mm512_load_si512(found_up + r * SIDE);
+        transpose16(up);
+    }
+    const __m512 zero = _mm512_setzero_ps();
+    const __m512 bias = w.bias ? _mm512_loadu_ps(w.bias + n) : zero;
+    for (int r = 0; r < SIDE && m + r < rows; ++r) {
+        __m512 v = _mm512_castsi512_ps(gate[r]), u = found_up ? _mm512_castsi512_ps(up[r]) : zero;
+        if (int8) {
+            const __m512 s = _mm512_set1_ps(row_scale[m + r]);
+            v = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(gate[r]), s), _mm512_loadu_ps(w.scale + n));
+            if (found_up) u = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(up[r]), s), _mm512_loadu_ps(w.scale2 + n));
+        }
+        v = _mm512_add_ps(v, bias);
+        if (w.shape == GELU_TANH) v = gelu_tanh16(v);
+        if (w.shape == GELU_ERF) v = gelu_erf16(v);
+        if (w.shape == GATED) v = _mm512_mul_ps(silu16(v), u);
+        if (w.gain) v = _mm512_mul_ps(v, _mm512_loadu_ps(w.gain + n));
+        float *y = w.y + (m + r) * w.stride + n;
+        if (w.add) v = _mm512_add_ps(v, _mm512_loadu_ps(y));
+        _mm512_storeu_ps(y, v);
+    }
+}
+
+template <bool INT8, int NT, int MT>
+inline void linear_block(const Weight &w, const Left &left, const Right &right, long n, long m, long rows, int steps, int terms,
+                         const float *row_scale) {
+    alignas(64) float found[2][2][SIDE * SIDE];
+    multiply<INT8, NT, MT>(left, right, steps, 1, terms);
+    store_tiles<NT, MT>(found);
+    for (int j = 0; j < MT; ++j) {
+        if (w.shape == GATED) {
+            finish_tile(w, found[0][j], found[1][j], n, m + j * SIDE, rows, INT8, row_scale);
+            continue;
+        }
+        for (int i = 0; i < NT; ++i) finish_tile(w, found[i][j], nullptr, n + i * SIDE, m + j * SIDE, rows, INT8, row_scale);
+    }
+}
+
+// All weights against one panel of `rows` packed rows: blocks of 32 output rows (16 gate and 16 up rows), shared out in order.
+template <bool INT8>
+inline void linear_blocks(const Team &team, const Weight *weights, int count, long k, long rows, int precision, const Panel &panel) {
+    const long tiles = (rows + SIDE - 1) / SIDE, tile_bytes = SIDE * (INT8 ? k : 2 * k);
+    const int steps = tile_bytes / TILE_BYTES, terms = terms_of(precision);
+    long units = 0;
+    for (int i = 0; i < count; ++i) units += weights[i].shape == GATED ? weights[i].n / SIDE : (weights[i].n + 31) / 32;
+    long unit = team.begin(units), stop = team.end(units);
+    for (int i = 0; i < count; ++i) {
+        const Weight &w = weights[i];
+        const bool gated = w.shape == GATED;
+        const long bytes = w.row;
+        const int height = gated ? SIDE : 32;
+        const long own = (w.n + height - 1) / height;
+        for (long block = unit; block < std::min(own, stop); ++block, ++unit) {
+            const long n = block * height;
+            const bool two = gated || n + SIDE < w.n;
+            Left left{{w.w + n * bytes, gated ? w.w2 + n * bytes : w.w + (n + SIDE) * bytes}, bytes, 0, {nullptr, nullptr}};
+            if (n + 2 * height <= w.n)
+                for (int i = 0; i < 2; ++i) left.ahead[i] = left.rows[i] + height * bytes;
+            for (long tile = 0; tile < tiles; tile += 2) {
+                const Right right{panel.data + tile * tile_bytes, tile_bytes, tiles * tile_bytes};
+                const long m = tile * SIDE;
+                if (tile + 1 < tiles) {
+                    if (two) linear_block<INT8, 2, 2>(w, left, right, n, m, rows, steps, terms, panel.scale);
+                    else linear_block<INT8, 1, 2>(w, left, right, n, m, rows, steps, terms, panel.scale);
+                } else if (two) linear_block<INT8, 2, 1>(w, left, right, n, m, rows, steps, terms, panel.scale);
+                else linear_block<INT8, 1, 1>(w, left, right, n, m, rows, steps, terms, panel.scale);
+                left.ahead[0] = nullptr;
+            }
+        }
+        unit -= own, stop -= own;
+        if (unit < 0) unit = 0;
+        if (stop <= 0) break;
+    }
+}
+
+// y = x W^T for every weight (four at most); x (rows, stride) float32. Weights are int8 exactly where precision is INTEGER.
+inline void linear(const Team &team, const float *x, long stride, long rows, long k, int precision, const Weight *weights, int count,
+                   Panel &panel) {
+    bool divisible = true;
+    for (int i = 0; i < count; ++i) divisible &= weights[i].shape == PLAIN;
+    const long part = inputs_at_once(rows, k, precision, divisible), block = rows_at_once(part, precision);
+    for (long first = 0; first < rows; first += block)
+        for (long from = 0; from < k; from += part) {
+            const long here = std::min(block, rows - first);
+            pack(team, x + first * stride + from, stride, here, part, precision, panel);
+            team.wait();
+            Weight moved[4];
+            for (int i = 0; i < count; ++i) {
+                Weight &w = moved[i] = weights[i];
+                w.y += first * w.stride;
+                w.w += from * (precision == INTEGER ? 1 : 2);
+                if (from) w.add = true, w.bias = nullptr;
+            }
+            if (precision == INTEGER) linear_blocks<true>(team, moved, count, part, here, precision, panel);
+            else linear_blocks<false>(team, moved, count, part, here, precision, panel);
+            team.wait();
+        }
+}

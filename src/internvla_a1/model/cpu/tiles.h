@@ -1,0 +1,175 @@
+// Products on AMX tiles. Weights W (n, k) are used as they lie in memory, rows of a checkpoint, as the first operand; activations X (m, k)
+// are packed as the second. So a product comes out transposed, 16 outputs n by 16 tokens m a tile, and no weight is ever copied.
+//
+// float32 accuracy from bfloat16 products: x = x1 + x2 + x3 (8 bits each), and x W = x1 W + x2 W + x3 W where W holds bfloat16 values.
+#pragma once
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+constexpr int SIDE = 16;         // rows of a tile, and 32-bit values of a row
+constexpr long TILE_BYTES = 1024;
+constexpr int MAX_TERMS = 3;
+
+inline void configure_tiles() {
+    struct alignas(64) {
+        uint8_t palette = 1, start = 0, reserved[14] = {};
+        uint16_t bytes[16] = {};
+        uint8_t rows[16] = {};
+    } config;
+    for (int tile = 0; tile < 8; ++tile) config.bytes[tile] = 64, config.rows[tile] = SIDE;
+    _tile_loadconfig(&config);
+}
+
+inline __m512 widen(__m256bh x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)x), 16)); }
+
+inline void transpose16(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; ++i) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}
+
+// 32 floats -> `terms` rows of 32 bfloat16 that add up to them.
+inline void split(__m512 low, __m512 high, int terms, __m512i out[MAX_TERMS]) {
+    for (int term = 0; term < terms; ++term) {
+        __m256bh a = _mm512_cvtneps_pbh(low), b = _mm512_cvtneps_pbh(high);
+        out[term] = _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a), (__m256i)b, 1);
+        low = _mm512_sub_ps(low, widen(a));
+        high = _mm512_sub_ps(high, widen(b));
+    }
+}
+
+// 16 rows of 32 floats (a null row is zero) -> one packed tile a term, `term_stride` bytes apart: [k / 2][row][2].
+inline void pack_tile(const float *const rows[SIDE], long k, float scale, char *to, int terms, long term_stride) {
+    __m512i packed[MAX_TERMS][SIDE];
+    const __m512 factor = _mm512_set1_ps(scale);
+    for (int r = 0; r < SIDE; ++r) {
+        __m512i parts[MAX_TERMS] = {};
+        if (rows[r])
+            split(_mm512_mul_ps(_mm512_loadu_ps(rows[r] + k), factor), _mm512_mul_ps(_mm512_loadu_ps(rows[r] + k + 16), factor), terms, parts);
+        for (int term = 0; term < terms; ++term) packed[term][r] = parts[term];
+    }
+    for (int term = 0; term < terms; ++term) {
+        transpose16(packed[term]);
+        for (int r = 0; r < SIDE; ++r) _mm512_store_si512(to + term * term_stride + r * 64, packed[term][r]);
+    }
+}
+
+struct Left {  // NT tiles of 16 rows, in steps of 64 bytes of k
+    const char *rows[2];
+    long stride;        // bytes between rows
+    long term_stride;   // bytes between terms of the same values
+    const char *ahead[2];  // rows to fetch into the second cache meanwhile, or null
+};
+
+struct Right {  // MT packed tiles, 1024 bytes a step
+    const char *tile;
+    long tile_stride, term_stride;
+};
+
+// tiles 0 to 3 = sum over k of left x right; products of terms i, j with i + j < terms.
+template <bool INT8, int NT, int MT>
+inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms) {
+#define PRODUCT(c, x, y)                 \
+    do {                                 \
+        if (INT8) _tile_dpbssd(c, x, y); \
+        else _tile_dpbf16ps(c, x, y);    \
+    } while (0)
+    asm volatile("" ::: "memory");  // what was packed is in memory before a tile is loaded
+    _tile_zero(0);
+    if (MT > 1) _tile_zero(1);
+    if (NT > 1) _tile_zero(2);
+    if (NT > 1 && MT > 1) _tile_zero(3);
+    for (long step = 0; step < steps; ++step) {
+        if (a.ahead[0])
+            for (int r = 0; r < SIDE; ++r) {
+                _mm_prefetch(a.ahead[0] + r * a.stride + step * 64, _MM_HINT_T1);
+                if (NT > 1) _mm_prefetch(a.ahead[1] + r * a.stride + step * 64, _MM_HINT_T1);
+            }
+        for (int i = 0; i < left_terms; ++i) {
+            _tile_loadd(4, a.rows[0] + i * a.term_stride + step * 64, a.stride);
+            if (NT > 1) _tile_loadd(5, a.rows[1] + i * a.term_stride + step * 64, a.stride);
+            for (int j = 0; i + j < terms; ++j) {
+                const char *packed = b.tile + j * b.term_stride + step * TILE_BYTES;
+                _tile_loadd(6, packed, 64);
+                if (MT > 1) _tile_loadd(7, packed + b.tile_stride, 64);
+                PRODUCT(0, 4, 6);
+                if (MT > 1) PRODUCT(1, 4, 7);
+                if (NT > 1) PRODUCT(2, 5, 6);
+                if (NT > 1 && MT > 1) PRODUCT(3, 5, 7);
+            }
+        }
+    }
+#undef PRODUCT
+}
+
+// The products of `multiply`: found[n tile][m tile][16 n][16 m], float or int32.
+template <int NT, int MT>
+inline void store_tiles(float found[2][2][SIDE * SIDE]) {
+    _tile_stored(0, found[0][0], 64);
+    if (MT > 1) _tile_stored(1, found[0][1], 64);
+    if (NT > 1) _tile_stored(2, found[1][0], 64);
+    if (NT > 1 && MT > 1) _tile_stored(3, found[1][1], 64);
+}
+
+// ---- functions of 16 floats, to a few units in the last place ----
+
+inline __m512 exp16(__m512 x) {
+    x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.3f)), _mm512_set1_ps(88.7f));
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+inline __m512 silu16(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.f);
+    return _mm512_div_ps(x, _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+inline __m512 gelu_tanh16(__m512 x) {  // 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u))
+    const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+    const __m512 u = _mm512_mul_ps(_mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x), _mm512_set1_ps(-2.f * 0.7978845608028654f));
+    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.f), exp16(u)));
+}
+
+inline __m512 gelu_erf16(__m512 x) {  // erf as a ratio of polynomials on [-4, 4]
+    __m512 z = _mm512_mul_ps(x, _mm512_set1_ps(0.70710678118654752f));
+    z = _mm512_min_ps(_mm512_max_ps(z, _mm512_set1_ps(-4.f)), _mm512_set1_ps(4.f));
+    const __m512 s = _mm512_mul_ps(z, z);
+    __m512 p = _mm512_set1_ps(-2.72614225801306e-10f), q = _mm512_set1_ps(-1.45660718464996e-05f);
+    for (float c : {2.77068142495902e-08f, -2.10102402082508e-06f, -5.69250639462346e-05f, -7.34990630326855e-04f, -2.95459980854025e-03f,
+                    -1.60960333262415e-02f})
+        p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(c));
+    for (float c : {-2.13374055278905e-04f, -1.68282697438203e-03f, -7.37332916720468e-03f, -1.42647390514189e-02f})
+        q = _mm512_fmadd_ps(q, s, _mm512_set1_ps(c));
+    const __m512 erf = _mm512_div_ps(_mm512_mul_ps(z, p), q);
+    return _mm512_mul_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.5f)), _mm512_add_ps(_mm512_set1_ps(1.f), erf));
+}
