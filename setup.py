@@ -29,6 +29,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
+    package_data={f"{NAME}.model.cpu": ["*.h", "*.cpp"]},  # compiled by the machine that runs them
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -149,7 +149,8 @@ class CachedBatches:
         self, batch: dict[str, Tensor], cache: Cache, source: OpenSource, times: np.ndarray, jitter: dict[str, np.ndarray]
     ) -> None:
         """(n, T, 3, S, S) of every view, brightness and colour changed alike in all frames of a sample; RAW: the present unchanged."""
-        pictures = torch.from_numpy(np.asarray(cache.images[times])).permute(0, 2, 1, 5, 3, 4).contiguous().float().div_(255)  # (n, v, T, 3, S, S)
+        pictures = torch.from_numpy(np.asarray(cache.images[times])).permute(0, 2, 1, 5, 3, 4)  # (n, v, T, 3, S, S)
+        pictures = pictures.contiguous().float().div_(255)
         slots = {int(slot[5:]): v for v, slot in enumerate(source.layout.views)}
         now = 0 if times.shape[1] == 1 else self.offsets.index(0)
         raw = pictures.new_zeros(len(times), self.config.views, *pictures.shape[3:])

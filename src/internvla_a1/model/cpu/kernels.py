@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from internvla_a1.model.cache import KVCache
 from internvla_a1.model.cpu.library import LOCK, library
-from internvla_a1.model.layers import Linear
 
 SINGLE, BFLOAT16, INTEGER = 0, 1, 2  # linear.h: Precision
 GELU_TANH, GELU_ERF = 1, 2  # linear.h: Shape

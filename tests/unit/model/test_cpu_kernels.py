@@ -1,0 +1,127 @@
+"""The AMX kernels against torch on the same weights: experts, vision towers, any precision, and what happens without them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from internvla_a1.model.config import ModelConfig, config_2b, config_3b
+from internvla_a1.model.cpu import library as library_module
+from internvla_a1.model.cpu.library import SWITCH, library
+from internvla_a1.model.example import example_batch
+from internvla_a1.model.loading import new_model, prepare
+from internvla_a1.model.network import InternVLAA1
+
+CPU = torch.device("cpu")
+needs_tiles = pytest.mark.skipif(library() is None, reason="this CPU has no AMX, or there is no C++ compiler: torch computes instead")
+
+
+def small(family: str) -> ModelConfig:
+    """Two layers at the least width for which kernels are used."""
+    sizes = (config_3b if family == "3b" else config_2b)().to_dict()
+    sizes |= {"layers": 2, "vocab": 152_000}
+    sizes["vision"] |= {"depth": 2, "hidden": 256, "heads": 4, "mlp": 512}
+    if family == "3b":
+        sizes |= {"und": {"hidden": 512, "mlp": 768}, "gen": {"hidden": 256, "mlp": 512}, "act": {"hidden": 256, "mlp": 512}}
+        sizes |= {"heads": 4, "kv_heads": 2}
+    else:
+        sizes |= dict.fromkeys(("und", "gen", "act"), {"hidden": 384, "mlp": 640}) | {"heads": 6}
+        sizes["vision"]["image"] = 112
+    sizes["codec"] |= {"channels": 32, "multipliers": (1, 1, 1), "res_blocks": 1}
+    return ModelConfig.from_dict(sizes)
+
+
+def weights(family: str) -> InternVLAA1:
+    """Matrices of bfloat16 values, as published ones are; norms and biases away from 1 and 0."""
+    torch.manual_seed(0)
+    model = new_model(small(family))
+    for parameter in model.parameters():
+        moved = parameter.bfloat16().float() if parameter.ndim > 1 else parameter + 0.1 * torch.randn_like(parameter)
+        parameter.data.copy_(moved)
+    return model
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(SWITCH, "off")
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+@pytest.fixture(scope="module", params=["3b", "2b"])
+def case(request: pytest.FixtureRequest) -> tuple[InternVLAA1, dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(model, batch, noise, actions and latents by torch alone)."""
+    model = weights(request.param)
+    batch = example_batch(model.config, words=10)
+    noise = torch.randn(1, model.config.chunk, model.config.action_dim, generator=torch.Generator().manual_seed(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, "off")
+        library.cache_clear()
+        plain = prepare(copy.deepcopy(model), CPU, torch.float32)
+        assert plain.mixture.kernels is None
+        wanted = plain.predict(batch, noise, foresight=True)
+    library.cache_clear()
+    return model, batch, noise, wanted.actions, wanted.latents
+
+
+@needs_tiles
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 2e-2), ("int8", 2e-1)])
+def test_whole_chunks_are_those_of_torch(case, dtype: str, bound: float) -> None:
+    model, batch, noise, actions, latents = case
+    fast = prepare(copy.deepcopy(model), CPU, dtype)
+    assert fast.mixture.kernels is not None and fast.vision.kernels is not None
+    for _ in range(2):  # the second runs on caches that are there already
+        found = fast.predict(batch, noise, foresight=True)
+        assert float((found.actions - actions).abs().max()) < bound
+        assert float((found.latents - latents).abs().max()) < bound
+
+
+@needs_tiles
+def test_what_the_kernels_do_not_take_is_done_by_torch_on_the_same_weights(case) -> None:
+    model, batch, noise, actions, _ = case
+    fast = prepare(copy.deepcopy(model), CPU, torch.float32)
+    two = {key: torch.cat([value, value]) for key, value in batch.items()}
+    assert float((fast.predict(two, noise.expand(2, -1, -1)).actions - actions).abs().max()) < 1e-5
+    guided = fast.predict(batch, noise, velocity_hook=lambda velocity, x, t: velocity(x, t)).actions
+    assert float((guided - actions).abs().max()) < 1e-5
+
+
+@needs_tiles
+def test_the_same_noise_gives_the_same_chunk_bit_for_bit(case) -> None:
+    model, batch, noise, *_ = case
+    fast = prepare(copy.deepcopy(model), CPU, "bfloat16")
+    assert torch.equal(fast.predict(batch, noise).actions, fast.predict(batch, noise).actions)
+
+
+@needs_tiles
+def test_float32_weights_that_bfloat16_cannot_hold_stay_float32_and_with_torch() -> None:
+    model = weights("3b")
+    model.mixture.act.layers[0].mlp.up_proj.weight.data[0, 0] = 1.0 + 2**-20
+    placed = prepare(model, CPU, torch.float32)
+    assert placed.mixture.kernels is None and placed.mixture.act.layers[0].mlp.up_proj.weight.dtype == torch.float32
+
+
+def test_switched_off_nothing_is_compiled_and_torch_computes(without_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "_built", lambda: pytest.fail("something was compiled"))
+    assert library() is None
+    assert prepare(weights("3b"), CPU, torch.bfloat16).mixture.kernels is None
+
+
+def test_without_a_compiler_it_is_said_once_and_torch_computes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(library_module, "cpu_has_tiles", lambda: True)
+    library.cache_clear()
+    try:
+        assert library() is None and library() is None
+    finally:
+        monkeypatch.undo()
+        library.cache_clear()
+    assert caplog.text.count("could not be built") == 1 and "apt-get install g++" in caplog.text
