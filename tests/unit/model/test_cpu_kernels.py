@@ -28,7 +28,7 @@ def small(family: str) -> ModelConfig:
         sizes |= {"und": {"hidden": 512, "mlp": 768}, "gen": {"hidden": 256, "mlp": 512}, "act": {"hidden": 256, "mlp": 512}}
         sizes |= {"heads": 4, "kv_heads": 2}
     else:
-        sizes |= dict.fromkeys(("und", "gen", "act"), {"hidden": 384, "mlp": 640}) | {"heads": 6}
+        sizes |= {expert: {"hidden": 384, "mlp": 640} for expert in ("und", "gen", "act")} | {"heads": 6}
         sizes["vision"]["image"] = 112
     sizes["codec"] |= {"channels": 32, "multipliers": (1, 1, 1), "res_blocks": 1}
     return ModelConfig.from_dict(sizes)
