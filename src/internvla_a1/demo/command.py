@@ -74,6 +74,10 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     if args.belt_speed == 0.0:
         raise ConfigError("--belt-speed 0: no parcel would arrive; choose up to 0.25 m/s")
+    if args.view == "window":
+        from internvla_a1.sim.viewer import require_display  # brings MuJoCo, which the demo's own process does not need
+
+        require_display()
     checkpoint = args.checkpoint or ("model_weights/tiny" if args.policy == "network" else "")
     settings = Settings(args.policy, checkpoint, args.belt_speed, args.parcels, args.seed, args.real_time_factor)
     console = Console()

@@ -19,7 +19,6 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.scene import Scene
 from internvla_a1.nodes.cell_arm import ArmPort
 from internvla_a1.nodes.cell_loop import OVERVIEW, CellLoop, Darkroom, Schedule, scene_of
-from internvla_a1.nodes.cell_view import Viewer
 from internvla_a1.ros import diagnostics, qos
 from internvla_a1.ros.image_bridge import image_msg
 from internvla_a1.ros.joints import joint_state_msg
@@ -31,6 +30,7 @@ from internvla_a1.ros.tf import TransformPublisher, robot_state_publisher_instal
 from internvla_a1.ros.time import stamp_msg
 from internvla_a1.sim.cell import Cell
 from internvla_a1.sim.config import load_cell_config
+from internvla_a1.sim.viewer import Viewer
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,16 @@ class CellNode(PlainNode):
         self._wire_arm()
         self._wire_cameras()
         self._wire_desk()
-        self.viewer = Viewer(self.cell) if p.viewer else None
-        if self.viewer is not None and self.viewer.error:
-            self.get_logger().warning(f"no viewer window: {self.viewer.error}")
+        self.viewer = self._window() if p.viewer else None
         self.loop.start()
         self.get_logger().info(f"cell running: belt {p.belt_speed} m/s, seed {p.seed}, {p.real_time_factor} x real time, {p.stamps} stamps")
+
+    def _window(self) -> Viewer | None:
+        try:
+            return Viewer(self.cell)
+        except ConfigError as error:  # the cell works as well unseen
+            self.get_logger().warning(f"no viewer: {error}")
+            return None
 
     def _wire_arm(self) -> None:
         p = self.params

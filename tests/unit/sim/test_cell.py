@@ -14,6 +14,7 @@ from internvla_a1.sim.cell import Cell, Episode
 from internvla_a1.sim.config import CellConfig, load_cell_config
 from internvla_a1.sim.scoring import judge
 from internvla_a1.sim.trajectory import Trajectory
+from internvla_a1.sim.viewer import Viewer
 
 
 def wave(cell: Cell, at: float) -> Trajectory:
@@ -244,3 +245,13 @@ def test_an_order_passes_on_to_a_twin_that_is_on_its_way_into_the_bin(cell: Cell
     desk.target = target.name
     assert desk.passed(replace(scene, objects=(gone, twin)), {"twin"})
     assert desk.passed(replace(scene, objects=(gone,)), set())
+
+
+@pytest.mark.parametrize(("display", "problem"), [("", "DISPLAY"), (":77", "no window system answers at DISPLAY=:77")])
+def test_without_a_display_a_viewer_is_refused_and_the_process_lives_on(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, display: str, problem: str
+) -> None:
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(ConfigError, match=problem):
+        Viewer(cell)
