@@ -62,13 +62,14 @@ def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool, kernels:
     """
     plan = {}
     kept_wide = ("action_head", "vision") if isinstance(model.vision, StemVision) else ("action_head",)
-    narrow_type = torch.bfloat16 if kernels else dtype
     for name, module in model.named_modules():
         in_codec = name.startswith("codec")
         matrix = isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)) and not name.startswith(kept_wide)
         for key, parameter in module.named_parameters(recurse=False):
             narrow = native and not isinstance(module, Haar) if in_codec else matrix and parameter.ndim > 1
-            plan[f"{name}.{key}".removeprefix(".")] = narrow_type if narrow else torch.float32
+            if kernels and dtype == torch.float32:
+                narrow = narrow and not in_codec and holds_bfloat16(parameter)
+            plan[f"{name}.{key}".removeprefix(".")] = torch.bfloat16 if narrow else torch.float32
     if dtype == torch.float32 or native:
         return plan
     sizes = {name: p.numel() for name, p in model.named_parameters()}

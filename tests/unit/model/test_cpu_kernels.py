@@ -105,6 +105,17 @@ def test_float32_weights_that_bfloat16_cannot_hold_stay_float32_and_with_torch()
     assert placed.mixture.kernels is None and placed.mixture.act.layers[0].mlp.up_proj.weight.dtype == torch.float32
 
 
+@needs_tiles
+def test_a_head_that_bfloat16_cannot_hold_stays_float32_beside_the_kernels() -> None:
+    model = weights("3b")
+    exact = model.latent_head.downsample_conv.weight.data
+    exact[0, 0] += 2**-20
+    wanted = exact.clone()
+    placed = prepare(model, CPU, torch.float32)
+    assert placed.mixture.kernels is not None and torch.equal(placed.latent_head.downsample_conv.weight, wanted)
+    assert placed.embed_tokens.weight.dtype == torch.bfloat16
+
+
 def test_switched_off_nothing_is_compiled_and_torch_computes(without_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "_built", lambda: pytest.fail("something was compiled"))
     assert library() is None
