@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -75,13 +76,26 @@ def environment(node: NodePlan) -> dict[str, str]:
 
 
 def apply_defaults(env: MutableMapping[str, str]) -> None:
-    """Set what is not set: discovery on this machine only, one thread a node, the Fast DDS profile of this package."""
+    """Set what is not set: discovery on this machine only, one thread a node, the Fast DDS profile of this package, a log folder
+    where rclpy's own, in the home folder, cannot be written: no node would start."""
     for name, value in _DEFAULTS.items():
         env.setdefault(name, value)
     share = package_share(PACKAGE)
     profile = share / "config" / "fastdds.xml" if share else None
     if profile and profile.is_file():
         env.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    home = env.get("HOME")
+    if not (env.get("ROS_LOG_DIR") or env.get("ROS_HOME")) and not (home and _writable(Path(home) / ".ros" / "log")):
+        env["ROS_LOG_DIR"] = str(Path(tempfile.gettempdir()) / f"internvla_a1_ros_log_{os.getuid()}")
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a node can write there; makes the folder, as the node would."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def real_launch() -> list[str] | None:

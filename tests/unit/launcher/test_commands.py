@@ -1,10 +1,11 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from internvla_a1.launcher.commands import command, environment, executable
+from internvla_a1.launcher.commands import apply_defaults, command, environment, executable
 from internvla_a1.launcher.document import LaunchFileError
 from internvla_a1.launcher.plan import NodePlan
 
@@ -51,3 +52,16 @@ def test_a_command_line_carries_name_namespace_remaps_and_typed_parameters(prefi
 def test_the_discovery_range_is_this_machine_unless_somebody_chose(prefix: Path) -> None:
     assert environment(node())["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert environment(node(environment={"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}))["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+
+
+def test_nodes_log_elsewhere_where_the_home_folder_cannot_be_written(tmp_path: Path) -> None:
+    fine = {"HOME": str(tmp_path)}
+    apply_defaults(fine)
+    assert "ROS_LOG_DIR" not in fine
+    for home in ({}, {"HOME": "/proc/nowhere"}):
+        env: dict[str, str] = dict(home)
+        apply_defaults(env)
+        assert os.access(Path(env["ROS_LOG_DIR"]).parent, os.W_OK)
+    chosen = {"ROS_LOG_DIR": "/somewhere"}
+    apply_defaults(chosen)
+    assert chosen["ROS_LOG_DIR"] == "/somewhere"
