@@ -67,8 +67,8 @@ def stored_dtypes(model: InternVLAA1, dtype: torch.dtype, native: bool, kernels:
         matrix = isinstance(module, (Linear, nn.Embedding, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)) and not name.startswith(kept_wide)
         for key, parameter in module.named_parameters(recurse=False):
             narrow = native and not isinstance(module, Haar) if in_codec else matrix and parameter.ndim > 1
-            if kernels and dtype == torch.float32:
-                narrow = narrow and not in_codec and holds_bfloat16(parameter)
+            if dtype == torch.float32:
+                narrow = kernels and narrow and holds_bfloat16(parameter)
             plan[f"{name}.{key}".removeprefix(".")] = torch.bfloat16 if narrow else torch.float32
     if dtype == torch.float32 or native:
         return plan
