@@ -42,6 +42,7 @@ class Report:
     peak_gflops: float
     bfloat16_native: bool
     vnni: bool
+    kernels: bool
     seconds: dict[str, list[float]] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
 
@@ -91,10 +92,11 @@ def _fill(values: Tensor, key: str, block: Tensor) -> None:
         values.fill_(0.0 if key == "bias" else 1.0)
     else:
         flat, scale = values.view(-1), 1.0 / values[0].numel() ** 0.5
-        moved = block.roll(values.numel() % 9973 * 101)
-        for start in range(0, flat.numel(), block.numel()):
-            part = flat[start : start + block.numel()]
-            part.copy_(moved[: part.numel()] * scale)
+        shift = values.numel() % 9973 * 101
+        for start in range(-shift, flat.numel(), block.numel()):  # nothing is allocated on the way: holes in the heap would count as memory
+            part = flat[max(start, 0) : start + block.numel()]
+            first = max(start, 0) - start
+            part.copy_(block[first : first + part.numel()]).mul_(scale)
 
 
 def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
@@ -127,11 +129,12 @@ def measure(config: ModelConfig, dtype: str, threads: int, runs: int, words: int
         with watch("chunk"):
             model.predict(batch, noise, past_latents=past)
     flops = stage_flops(config, batch)
-    peak = matrix_peak(model.compute_dtype, device)
+    native = stored == torch.bfloat16 and bfloat16_is_native(device)
+    peak = matrix_peak(torch.bfloat16 if native else torch.float32, device)
     weights = sum(t.numel() * t.itemsize for t in [*model.parameters(), *model.buffers()])
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    native = stored == torch.bfloat16 and bfloat16_is_native(device)
-    return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), watch.seconds, flops)
+    kernels = model.mixture.kernels is not None
+    return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), kernels, watch.seconds, flops)
 
 
 def table(report: Report) -> str:
@@ -145,6 +148,7 @@ def table(report: Report) -> str:
     weights, memory = report.weights_bytes / 2**30, report.peak_memory_bytes / 2**30
     lines.append(f"matrix-product peak here and now: {report.peak_gflops:.0f} GFLOP/s on {report.threads} threads")
     lines.append(f"weights {weights:.2f} GiB, peak memory of the process {memory:.2f} GiB ({memory / weights:.2f} x)")
+    lines.append("stacks of layers run in the AMX kernels" if report.kernels else "torch runs everything: no AMX kernels here")
     if report.dtype != "float32" and not report.bfloat16_native:
         lines.append("this CPU has no bfloat16 arithmetic: weights are widened to float32 tile by tile, activations are float32")
     if report.dtype == "int8" and not report.vnni:
