@@ -56,6 +56,12 @@ def unhaar(x: Tensor) -> Tensor:
     return torch.stack([low + high, low - high], dim=4).flatten(3, 4)
 
 
+def laid_out(x: Tensor, weight: Tensor) -> Tensor:
+    """x in the memory order of a convolution's weight: with channels last where `precision.place` has put the weights so."""
+    last = torch.channels_last
+    return x.contiguous(memory_format=last) if weight.is_contiguous(memory_format=last) and not weight.is_contiguous() else x
+
+
 def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, channels, eps=1e-6)
 
@@ -135,7 +141,7 @@ class Encoder(nn.Module):
         self.norm_out, self.conv_out = norm(widths[-1]), nn.Conv2d(widths[-1], config.latent, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.conv_in(self.patcher.split(images))
+        x = self.conv_in(laid_out(self.patcher.split(images), self.conv_in.weight))
         for level in self.down:
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
@@ -158,7 +164,7 @@ class Decoder(nn.Module):
         self.unpatcher = Haar()
 
     def forward(self, latents: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(latents))
+        x = self.mid(self.conv_in(laid_out(latents, self.conv_in.weight)))
         for level in reversed(self.up):
             x = level(x)
         return self.unpatcher.join(self.conv_out(F.silu(self.norm_out(x))))

@@ -131,6 +131,8 @@ def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> Inter
             wanted = plan[f"{name}.{key}".removeprefix(".")]
             if parameter.device != device or parameter.dtype != wanted:
                 setattr(module, key, nn.Parameter(parameter.detach().to(device, wanted), requires_grad=False))
+    if native and device.type == "cpu":
+        model.codec.to(memory_format=torch.channels_last)  # twice as fast in bfloat16, not in float32
     if kernels:
         use_kernels(model, BFLOAT16 if dtype == torch.bfloat16 else SINGLE)
     return model

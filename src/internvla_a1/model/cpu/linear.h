@@ -41,7 +41,7 @@ struct Panel {  // packed activations: [term][m tile][k step], and the scale of 
     }
 };
 
-constexpr long PANEL_BYTES = 1536 * 1024;  // of a panel that stays in the second cache
+constexpr long PANEL_BYTES = 1024 * 1024;  // of a panel that stays in the second cache
 
 inline long bytes_a_value(int precision) { return precision == INTEGER ? 1 : 2 * terms_of(precision); }
 
