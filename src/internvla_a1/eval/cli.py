@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--randomise", type=float, default=0.0, help="light, colour and camera variation of training, 0 to 1")
     parser.add_argument("--unseen-colors", action="store_true")
     parser.add_argument("--reorder", action="store_true", help="the instruction changes before the grasp")
+    parser.add_argument("--name-shape", action="store_true", help="orders name the shape as well as the colour")
     parser.add_argument("--no-history", action="store_true", help="show the present as the past")
     parser.add_argument("--steps", type=int, default=0, help="Euler steps, 0: the checkpoint's")
     parser.add_argument("--size", type=int, default=Protocol().image_size, help="pixels of the cameras")
@@ -69,8 +70,8 @@ def protocols(args: argparse.Namespace) -> list[tuple[str, Protocol]]:
         return read_cases(args.cases)
     shared = {
         "change": args.change, "rtc": not args.no_rtc, "drop": args.drop, "light": args.light, "randomise": args.randomise,
-        "unseen_colors": args.unseen_colors, "reorder": args.reorder, "history": not args.no_history, "steps": args.steps,
-        "image_size": args.size,
+        "unseen_colors": args.unseen_colors, "reorder": args.reorder, "name_shape": args.name_shape, "history": not args.no_history,
+        "steps": args.steps, "image_size": args.size,
     }  # fmt: skip
     grid = product(args.speed, args.execute, args.delay_ms, args.mode)
     return [("", Protocol(speed=v, execute=n, delay_s=d / 1e3, mode=m, **shared)) for v, n, d, m in grid]

@@ -23,7 +23,8 @@ class Protocol:
     negative: as measured. mode: the old chunk runs on meanwhile (asynchronous), or the arm holds and the chunk starts when it
     arrives (blocking, the published deployment). rtc: real-time chunking. drop: camera that goes dark drop_at_s into the
     episode. light: factor on all lamps at 2 s. randomise: strength of the training variation. history: false shows the
-    present as the past. reorder: the instruction changes before the grasp. steps: Euler steps, 0: the checkpoint's.
+    present as the past. reorder: the instruction changes before the grasp. name_shape: every order names the shape too, and a
+    parcel of the other shape is a wrong one. steps: Euler steps, 0: the checkpoint's.
     """
 
     speed: float = 0.08
@@ -38,6 +39,7 @@ class Protocol:
     randomise: float = 0.0
     unseen_colors: bool = False
     reorder: bool = False
+    name_shape: bool = False
     history: bool = True
     steps: int = 0
     limit_s: float = 16.0
@@ -59,6 +61,8 @@ class Protocol:
     def cell_config(self) -> CellConfig:
         """The cell of this protocol."""
         config = replace(load_cell_config(), image_size=self.image_size, randomise=self.randomise)
+        if self.name_shape:
+            config = replace(config, orders=replace(config.orders, any_shape=0.0))
         return replace(config, look=replace(config.look, **UNSEEN)) if self.unseen_colors else config
 
 
