@@ -23,6 +23,8 @@ from internvla_a1.eval.campaign import Case, evaluate
 from internvla_a1.eval.cli import read_cases
 from internvla_a1.eval.films import failure_films
 from internvla_a1.eval.report import to_json, write_report
+from internvla_a1.model.checkpoint.manifest import read_manifest
+from internvla_a1.model.checkpoint.write import write_manifest
 from internvla_a1.train.card import write_card
 from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import load_train_config
@@ -211,8 +213,15 @@ class _Runner:
         work = target.with_name(f".{target.name}.shipping")
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(source, work)
+        self._forget_place(work)
         scores = json.loads((self.pipeline.out / stage.score / "scores.json").read_text()) if stage.score else []
         recorded = {s.name: s.episodes for s in self.pipeline.stages if s.kind == "record"}
         write_card(work / "README.md", scores, recorded, self._seconds(), self.pipeline.seed)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(work, target)
+
+    def _forget_place(self, folder: Path) -> None:
+        """Where the runs lay on this machine is no part of a shipped folder: its paths begin at the pipeline's own folder."""
+        path, manifest = folder / "train_config.json", read_manifest(folder)
+        path.write_text(path.read_text().replace(f'"{self.pipeline.out}/', f'"{self.pipeline.out.name}/'))
+        write_manifest(folder, manifest.contract if manifest is not None else None)
