@@ -33,6 +33,7 @@ class Film:
         self._last_ms = -1
         self.frames = 0
         self._waiting: queue.Queue[tuple[ImageArray, int] | None] = queue.Queue(_WAITING)
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="film", daemon=True)
         self._thread.start()
 
@@ -44,7 +45,12 @@ class Film:
     def _run(self) -> None:
         step_aside()
         while (item := self._waiting.get()) is not None:
-            self._encode(*item)
+            if self._error is not None:
+                continue  # taken from the queue all the same, or `finish` would wait for room in it
+            try:
+                self._encode(*item)
+            except Exception as error:  # told by `finish`
+                self._error = error
 
     def _encode(self, image: ImageArray, stamp_ns: int) -> None:
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
@@ -65,9 +71,11 @@ class Film:
         self.frames += 1
 
     def finish(self) -> bytes:
-        """The film; empty where no picture was added."""
+        """The film; empty where no picture was added. Raises what the encoder raised."""
         self._waiting.put(None)
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         if self._stream is None:
             return b""
         self._container.mux(self._stream.encode())

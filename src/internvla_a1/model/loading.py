@@ -34,21 +34,23 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     compat: str | None = None,
     verify: bool = True,
+    kernels: bool = True,
 ) -> InternVLAA1:
     """Read a published or our own weights folder.
 
     dtype: float32, bfloat16 or "int8". compat: "published" | "consistent" (docs/model.md), None takes published for published weights.
-    verify: hash against the manifest, or look for NaN where there is none. CheckpointError names what is wrong.
+    verify: hash against the manifest, or look for NaN where there is none. kernels: let the CPU kernels run it where they can; a model
+    that is to be trained wants False, for they give no gradients and keep matrices in bfloat16. CheckpointError names what is wrong.
     """
     checkpoint = open_checkpoint(folder, verify=verify)
     config, tensors, is_published = read_architecture(checkpoint.path, checkpoint.config, checkpoint.tensors)
     model = build(config, compat or ("published" if is_published else "consistent"), tensors, str(checkpoint.path))
-    return prepare(model, torch.device(device), dtype)
+    return prepare(model, torch.device(device), dtype, kernels)
 
 
-def prepare(model: InternVLAA1, device: torch.device, dtype: torch.dtype | str) -> InternVLAA1:
+def prepare(model: InternVLAA1, device: torch.device, dtype: torch.dtype | str, kernels: bool = True) -> InternVLAA1:
     """Put a model of float32 or bfloat16 weights on a device in a precision, ready for inference."""
-    place(model, device, torch.bfloat16 if dtype == "int8" else wanted_dtype(dtype))
+    place(model, device, torch.bfloat16 if dtype == "int8" else wanted_dtype(dtype), kernels)
     model.requires_grad_(False).eval()
     model.set_attention("auto")
     return quantize_checked(model) if dtype == "int8" else model

@@ -32,11 +32,16 @@ def wanted_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return dtype
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether there are instructions for bfloat16: on a CPU AVX-512 BF16 or AMX; GPUs all have them."""
+    return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def bfloat16_is_native(device: torch.device) -> bool:
-    """Does a bfloat16 product beat a float32 one here? Measured on a CPU (a few milliseconds, once); GPUs all have it."""
+    """Does a bfloat16 product beat a float32 one here? Measured on a CPU (a few milliseconds, once)."""
     if device.type != "cpu":
         return True
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if not has_bfloat16(device):
         return False  # measuring would take long: without the instructions the fallback is hundreds of times slower
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -119,10 +124,10 @@ def use_kernels(model: InternVLAA1, precision: int) -> None:
             module.kernels = kernels if fits(module) else None
 
 
-def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> InternVLAA1:
+def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels: bool = True) -> InternVLAA1:
     """Move and convert in place, one tensor at a time; parameters that are right already are not touched."""
     native = dtype == torch.bfloat16 and bfloat16_is_native(device)
-    kernels = wants_kernels(model, device, dtype)
+    kernels = kernels and wants_kernels(model, device, dtype)
     model.compute_dtype = torch.bfloat16 if native and not kernels else torch.float32
     model.stored_dtype = dtype
     plan = stored_dtypes(model, dtype, native, kernels)

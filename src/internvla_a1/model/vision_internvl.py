@@ -94,7 +94,7 @@ class InternVision(nn.Module):
         rows, columns = patches.shape[2:]
         x = torch.cat([self.cls_token.to(dtype).expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         x = x + self.positions(rows, columns).to(dtype)
-        if self.kernels is not None:
+        if self.kernels is not None and self.kernels.takes(x):
             x = self.kernels.run(self, x)
         else:
             for layer in self.layer:

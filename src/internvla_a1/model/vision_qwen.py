@@ -108,7 +108,7 @@ class QwenVision(nn.Module):
         x = self.patch_embed(patches)
         x = x + self.learned_positions(grid).to(x.dtype)
         rope = self.rotary(grid, x.device, x.dtype)
-        if self.kernels is not None:
+        if self.kernels is not None and self.kernels.takes(x):
             return self.merger(self.kernels.run(self, x, rope))
         for block in self.blocks:
             x = block(x, rope, self.attend)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
-from internvla_a1.model.precision import bfloat16_is_native
+from internvla_a1.model.precision import has_bfloat16
 from internvla_a1.train import checkpoints
 from internvla_a1.train.config import TrainConfig
 from internvla_a1.train.folder_batches import Ahead, Batches
@@ -44,7 +44,8 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Any:
     except ImportError as error:
         raise MissingDependencyError("accelerate", "training", "pip install accelerate") from error
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    narrow = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_native(device))
+    # not by a measurement, which may come out otherwise when the run is resumed
+    narrow = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     mixed = "bf16" if narrow else "no"
     AcceleratorState._reset_state()  # it is global: an earlier run in this process may have had another precision
     # the last und layer only gives keys and values: the rest of it never gets a gradient

@@ -48,7 +48,7 @@ def make_model(config: TrainConfig) -> InternVLAA1:
     """From a weights folder (model.init), or fresh in the size that the configuration names; codec and warm-up weights on top."""
     choice = config.model
     if choice.init:
-        model = load_model(find(choice.init), dtype=torch.float32, compat="consistent").requires_grad_(True)
+        model = load_model(find(choice.init), dtype=torch.float32, compat="consistent", kernels=False).requires_grad_(True)
         if choice.changes:
             raise ConfigError("model.changes and model.init exclude each other: the sizes come from the weights")
     else:

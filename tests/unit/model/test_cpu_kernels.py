@@ -12,8 +12,10 @@ from internvla_a1.model.config import ModelConfig, config_2b, config_3b
 from internvla_a1.model.cpu import library as library_module
 from internvla_a1.model.cpu.library import SWITCH, library
 from internvla_a1.model.example import example_batch
-from internvla_a1.model.loading import new_model, prepare
+from internvla_a1.model.loading import new_model, prepare, save_model
 from internvla_a1.model.network import InternVLAA1
+from internvla_a1.train.config import TrainConfig, build
+from internvla_a1.train.materials import make_model
 
 CPU = torch.device("cpu")
 needs_tiles = pytest.mark.skipif(library() is None, reason="this CPU has no AMX, or there is no C++ compiler: torch computes instead")
@@ -136,3 +138,30 @@ def test_without_a_compiler_it_is_said_once_and_torch_computes(
         monkeypatch.undo()
         library.cache_clear()
     assert caplog.text.count("could not be built") == 1 and "apt-get install g++" in caplog.text
+
+
+@needs_tiles
+@pytest.mark.parametrize("family", ["3b", "2b"])
+def test_a_model_that_is_loaded_to_be_trained_is_torchs_alone_and_learns(family: str, tmp_path) -> None:
+    """Its weights are bfloat16 values, as published ones are, and would otherwise be kept so, out of an optimiser's reach."""
+    save_model(weights(family), tmp_path)
+    model = make_model(build(TrainConfig, {"out": str(tmp_path / "run"), "model": {"init": str(tmp_path)}}, "test"))
+    assert model.mixture.kernels is None and model.vision.kernels is None
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    batch = example_batch(model.config, frames=3, words=10)
+    shape = (1, model.config.chunk, model.config.action_dim)
+    noise, batch["action"] = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).unbind(0)
+    sum(loss.mean() for loss in model.losses(batch, noise, torch.tensor([0.5]))).backward()
+    towers = (model.vision, model.mixture.act)
+    assert all(any(p.grad is not None and bool(p.grad.any()) for p in part.parameters()) for part in towers)
+
+
+@needs_tiles
+def test_kernels_leave_gradients_and_other_devices_to_torch(case) -> None:
+    fast = prepare(copy.deepcopy(case[0]), CPU, torch.float32)
+    x = torch.zeros(1, 4, 256)
+    with torch.no_grad():
+        assert fast.vision.kernels.takes(x) and fast.mixture.kernels.takes(x, None)
+        assert not fast.vision.kernels.takes(x.to("meta")) and not fast.mixture.kernels.takes(x.to("meta"), None)
+    with torch.enable_grad():
+        assert not fast.vision.kernels.takes(x) and not fast.mixture.kernels.takes(x, None)

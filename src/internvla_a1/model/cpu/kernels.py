@@ -76,13 +76,17 @@ class Kernels:
         self.library, self.precision = loaded, precision
         self.terms = 3 if precision == SINGLE else 1
 
+    def takes(self, x: Tensor) -> bool:
+        """They read addresses on this machine and give no gradients."""
+        return x.device.type == "cpu" and not torch.is_grad_enabled()
+
     def linear(self, module: nn.Module, x: Tensor) -> Tensor:
         """x (..., k) float32 -> (..., n)."""
         weight = module.weight
         assert isinstance(weight, Tensor)
         bias: Any = getattr(module, "bias", None)
-        if torch.is_grad_enabled():
-            return self._differentiable(weight, bias, x)
+        if not self.takes(x):
+            return self._by_torch(weight, bias, x)
         rows = x.reshape(-1, x.shape[-1]).float().contiguous()
         y = rows.new_empty(len(rows), len(weight))
         stored = matrix(module)
@@ -95,7 +99,7 @@ class Kernels:
             )  # fmt: skip
         return y.view(*x.shape[:-1], -1)
 
-    def _differentiable(self, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    def _by_torch(self, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
         """torch's products, in bfloat16 unless this is float32."""
         if self.precision == SINGLE:
             return nn.functional.linear(x, weight.to(x.dtype), bias)
@@ -115,7 +119,7 @@ class ExpertKernels:
         self._tables.clear()
 
     def takes(self, x: Tensor, mask: Tensor | None) -> bool:
-        return mask is None and len(x) == 1 and not torch.is_grad_enabled()
+        return mask is None and len(x) == 1 and self.kernels.takes(x)
 
     def memory(self, cache: KVCache) -> Tensor:
         """(2, layers, terms, KV, ...) bfloat16: keys as (capacity, D), values as (D, capacity), of this cache."""
@@ -168,6 +172,9 @@ class VisionKernels:
     def forget(self) -> None:
         """Weights have moved."""
         self._table = None
+
+    def takes(self, x: Tensor) -> bool:
+        return self.kernels.takes(x)
 
     def run(self, tower: Any, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """x: (N, rows, hidden) -> the same after every block. tower.kernel_blocks() gives the addresses."""
