@@ -89,10 +89,21 @@ def graph() -> dict[str, dict]:
     return found
 
 
+def settle(limit_s: float = 30.0) -> None:
+    """Wait until nothing new has come into the graph for 4 s: what was lost on the way is announced again every 3 s."""
+    end, since, seen = time.monotonic() + limit_s, time.monotonic(), set()
+    while time.monotonic() < end and time.monotonic() - since < 4.0:
+        now = {name for name, _ in [*node.get_topic_names_and_types(), *node.get_service_names_and_types()]}
+        if not now <= seen:
+            seen, since = seen | now, time.monotonic()
+        until(lambda: False, 0.2)
+
+
 said: dict[str, object] = {}
 said["heard"] = until(lambda: {"state", "status", "joints"} <= heard.keys(), 60.0)
 said["policy"] = ask("policy", HandoverState.POLICY, 30.0)
 said["policy moves"] = until(lambda: travel(0.5) > 0.05, 20.0)
+settle()
 said["graph"] = graph()
 said["services"] = [name for name, _ in node.get_service_names_and_types()]
 said["hold"] = ask("hold", HandoverState.HOLD)

@@ -90,13 +90,19 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor, out: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
         """x: (..., size); scratch: (..., 1), needed with `out`."""
         if out is None:
-            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(_wanted(x))
         if self._eps is None:
             self._eps = x.new_full((1,), self.eps)
         torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=scratch)
         torch.addcmul(self._eps, scratch, scratch, value=1.0 / x.shape[-1], out=scratch).rsqrt_()
         torch.mul(x, scratch, out=out)
         return out.mul_(self.weight)
+
+
+def _wanted(x: Tensor) -> torch.dtype:
+    """x's own, or under autocast what the products that follow take: they would each make a copy of their own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 class GatedMLP(nn.Module):

@@ -110,7 +110,10 @@ class LifecycleManager(PlainNode):
 
         def answered(done: object) -> None:
             answer = future.result()
-            self.bringup.on_answer(action.node, action.step, answer is not None and answer.success, time.monotonic())
+            done_so = answer is not None and answer.success
+            if done_so:
+                self.get_logger().info(f"{action.node}: {action.step.value} done")
+            self.bringup.on_answer(action.node, action.step, done_so, time.monotonic())
 
         future.add_done_callback(answered)
 

@@ -28,6 +28,7 @@ from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.sim.urdf import parse_urdf
 
 TARGET_KEY, SPEED_KEY, LABEL_KEY = "privileged.target_position", "privileged.belt_speed", "label_valid"
+PLANNED_STEPS = 4
 Driver = Callable[[Cell, str], ActionChunk]  # (cell, instruction) -> chunk for what is observed now
 
 
@@ -86,7 +87,9 @@ class Demonstrator:
         config = load_cell_config()
         self.cell = Cell(replace(config, image_size=options.image_size, orders=replace(config.orders, any_shape=options.any_shape)))
         self.robot = self.cell.robot
-        self._expert: Expert = make_expert(parse_urdf(self.cell.urdf_text), self.robot)
+        expert = make_expert(parse_urdf(self.cell.urdf_text), self.robot)
+        # it plans anew at every tick: the rest of a chunk would be thrown away, and is most of an episode's time
+        self._expert: Expert = replace(expert, settings=replace(expert.settings, steps=expert.settings.committed + PLANNED_STEPS))
 
     def __call__(self, number: int) -> Episode | None:
         """One attempt; None unless everything that was ordered went into its bin."""

@@ -71,6 +71,9 @@ def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, w
     experts = (mixture.und, mixture.gen, mixture.act)
     counts = [x.shape[1] for x in xs]
     masks = block_masks(mask, counts)
+    narrow = xs[0].device.type
+    if torch.is_autocast_enabled(narrow):  # else queries and keys become wide again
+        rope = (rope[0].to(torch.get_autocast_dtype(narrow)), rope[1].to(torch.get_autocast_dtype(narrow)))
     ropes = list(zip(*(table.split(counts, dim=2) for table in rope), strict=True))
     last = len(mixture.und.layers) - 1
 

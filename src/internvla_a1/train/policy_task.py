@@ -116,7 +116,7 @@ class PolicyTask:
         model = ablate(self.materials.model, config.ablation)
         freeze(model, config.freeze)
         # on a CPU the backward pass of torch's fused attention takes several times that of plain products
-        model.set_attention("sdpa" if torch.cuda.is_available() else "reference")
+        model.set_attention("sdpa" if torch.cuda.is_available() else "products")
         batches = make_batches(config, self.materials, latents=True)
         self.batches: Batches = NoisyBatches(batches, config, model.config.chunk, model.config.action_dim)
         self.module = PolicyObjective(model, config, _target_scale(batches) if config.loss.target else None)
