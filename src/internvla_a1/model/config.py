@@ -119,6 +119,7 @@ class ModelConfig:
     used_action_dim: int = 32  # leading action values that mean something; the rest is padding
     steps: int = 10
     scale_factor: int = 8  # latent cells per generation token, per side
+    residual_foresight: bool = False  # the future as the present with changes: a small head need not draw what stays as it is
     lambda_gen: float = 0.01
     min_period: float = 0.004
     max_period: float = 4.0

@@ -28,6 +28,7 @@ class LatentHead(nn.Module):
         self.upsample_conv = nn.ConvTranspose2d(width, width, size, stride=size)
         self.gen_out_layer_norm = LayerNorm(width, eps=1e-5)
         self.gen_out_proj = Linear(width, latent)
+        self.gen_keep_proj = Linear(width, 1) if config.residual_foresight else None
         self._folded: tuple[Tensor, Tensor] | None = None
 
     def embed(self, latents: Tensor, dtype: torch.dtype) -> Tensor:
@@ -53,14 +54,22 @@ class LatentHead(nn.Module):
     def forget_folded(self) -> None:
         self._folded = None
 
-    def predict(self, gen_out: Tensor) -> Tensor:
-        """(N, 2 * side * side, width) -> predicted future latents (N, 16, h, w): the mean over past and now tokens, spread over cells."""
+    def predict(self, gen_out: Tensor, now: Tensor) -> Tensor:
+        """(N, 2 * side * side, width) -> predicted future latents (N, 16, h, w), float32: the mean over past and now tokens, spread over cells.
+
+        now: (N, 16, h, w), of which every cell keeps a share with `residual_foresight`; the published heads draw all anew.
+        """
         size = self.upsample_conv.kernel_size[0]
         tokens = gen_out.unflatten(1, (2, self.side, self.side)).mean(1)  # (N, side, side, width)
         weight, bias = self.upsample_conv.weight, self.upsample_conv.bias
         cells = mapped(tokens, weight.flatten(1).t(), None).unflatten(-1, (-1, size, size)) + bias[:, None, None].to(tokens.dtype)
         cells = cells.permute(0, 1, 4, 2, 5, 3).flatten(1, 2).flatten(2, 3)  # (N, h, w, width)
-        return self.gen_out_proj(self.gen_out_layer_norm(cells)).permute(0, 3, 1, 2)
+        cells = self.gen_out_layer_norm(cells)
+        drawn = self.gen_out_proj(cells).permute(0, 3, 1, 2).float()
+        if self.gen_keep_proj is None:
+            return drawn
+        keep = torch.sigmoid(self.gen_keep_proj(cells).float()).permute(0, 3, 1, 2)
+        return drawn + keep * now
 
 
 class ActionHead(nn.Module):

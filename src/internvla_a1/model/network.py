@@ -137,7 +137,7 @@ class InternVLAA1(nn.Module):
                 raise DataError(f"noise must be {shape}, got {tuple(noise.shape)}")
             with self.stage("actions"):
                 actions = context.denoiser.sample(noise.to(self.device), num_steps or self.config.steps, velocity_hook, self.rounds_time)
-            latents = None if context.gen_out is None else self.predict_latents(context.gen_out, context.layout)
+            latents = None if context.gen_out is None else self.predict_latents(context.gen_out, context.layout, context.now_latents)
         return Prediction(actions[..., : self.config.used_action_dim], actions, context.now_latents, latents)
 
     @property
@@ -236,10 +236,10 @@ class InternVLAA1(nn.Module):
 
     # ---- foresight ----
 
-    def predict_latents(self, gen_out: Tensor, layout: Layout) -> Tensor:
-        """gen_out: (B, M, gen hidden) -> (B, V, 16, h, w), float32."""
+    def predict_latents(self, gen_out: Tensor, layout: Layout, now: Tensor) -> Tensor:
+        """gen_out: (B, M, gen hidden); now: (B, V, 16, h, w), the present -> (B, V, 16, h, w), float32."""
         rows = gen_out.reshape(layout.batch * len(layout.kept_views), -1, gen_out.shape[-1])[layout.gen_rows]
-        return self.all_views(self.latent_head.predict(rows).float(), layout)
+        return self.all_views(self.latent_head.predict(rows, now.flatten(0, 1)[layout.views]), layout)
 
     def decode_foresight(self, latents: Tensor) -> Tensor:
         """(B, V, 16, h, w) -> images (B, V, 3, H, W) in about [-1, 1]. Any batch; needs no context, so it can run whenever."""
@@ -288,7 +288,8 @@ class InternVLAA1(nn.Module):
         rope = (layout.cos, layout.sin)
         und_out, gen_out, act_out = self.mixture.joint(und, middle, act, rope, layout.block_mask(), want_und)
         velocity = self.action_head.action_out_proj(act_out[:, 1:].float())
-        return JointOutputs(layout, und_out, gen_out, act_out, act, velocity, self.predict_latents(gen_out, layout), latents[:, :, 2])
+        predicted = self.predict_latents(gen_out, layout, latents[:, :, 1])
+        return JointOutputs(layout, und_out, gen_out, act_out, act, velocity, predicted, latents[:, :, 2])
 
     def three_latents(self, inputs: Inputs, layout: Layout) -> Tensor:
         """(B, V, 3, 16, h, w) of past, now and future frames, without gradient."""

@@ -46,7 +46,8 @@ class DemoOptions:
     reorder_share: float = 0.12
     pulse_rates: tuple[float, ...] = (0.0, 0.03, 0.06)
     pulse_size: float = 0.07
-    randomise: float = 1.0
+    randomise: float = 1.0  # the most; each attempt draws its own strength below
+    plain_share: float = 0.4  # of attempts in the cell as it is, without variation
     orders: int = 2
     any_shape: float = 0.6  # share of orders that name the colour alone
     limit_s: float = 24.0
@@ -114,7 +115,8 @@ class Demonstrator:
         tool = None
         if wide:
             tool = (float(rng.uniform(0.30, 0.55)), float(rng.uniform(-0.30, 0.28)), float(rng.uniform(0.13, 0.32)))
-        return Start(belt_speed=speed, prefill_y=near, tool=tool, speed_changes=changes, randomise=o.randomise)
+        strength = 0.0 if rng.random() < o.plain_share else o.randomise * float(np.sqrt(rng.random()))
+        return Start(belt_speed=speed, prefill_y=near, tool=tool, speed_changes=changes, randomise=strength)
 
 
 class _Attempt:

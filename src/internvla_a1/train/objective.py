@@ -116,7 +116,8 @@ def joint_pass(
     out = model.mixture.act.norm(out).unflatten(1, (draws, -1))[:, :, 1:]
     velocity = model.action_head.action_out_proj(out.float())
     rows = model.mixture.gen.norm(gen).reshape(layout.batch * len(layout.kept_views), -1, gen.shape[-1])[layout.gen_rows]
-    return JointPass(layout, velocity, model.latent_head.predict(rows).float(), model.mixture.und.norm(und) if want_und else None)
+    predicted = model.latent_head.predict(rows, latents.flatten(0, 1)[layout.views][:, 1])
+    return JointPass(layout, velocity, predicted, model.mixture.und.norm(und) if want_und else None)
 
 
 def flow_parts(

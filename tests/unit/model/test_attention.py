@@ -21,7 +21,7 @@ def inputs(batch: int = 2, heads: int = 6, kv: int = 2, rows: int = 5, keys: int
     return q, k, v, mask
 
 
-@pytest.mark.parametrize("name", ["sdpa", "flex"])
+@pytest.mark.parametrize("name", ["products", "sdpa", "flex"])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kv", [2, 6])
 def test_a_backend_equals_reference(name: str, masked: bool, kv: int) -> None:
@@ -87,5 +87,5 @@ def test_auto_takes_flash_attn_where_it_can_run(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="reference, sdpa, flex, flash_attn"):
+    with pytest.raises(ConfigError, match="reference, products, sdpa, flex, flash_attn"):
         attention.choose("eager", torch.device("cpu"), torch.float32)

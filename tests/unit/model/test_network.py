@@ -7,7 +7,7 @@ import torch
 from model_helpers import noise_for, small_config, small_model
 
 from internvla_a1.core.errors import ConfigError, DataError
-from internvla_a1.model import InternVLAA1
+from internvla_a1.model import InternVLAA1, tiny_config
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.inputs import read_batch
 
@@ -33,7 +33,7 @@ def test_cached_inference_equals_the_joint_pass(variant: str, missing: tuple[int
         assert torch.allclose(first, joint_velocity(model, batch, noise), atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "flex"])
+@pytest.mark.parametrize("backend", ["reference", "products", "sdpa", "flex"])
 def test_every_attention_backend_gives_the_same_actions(backend: str) -> None:
     model = small_model("3b")
     batch = example_batch(model.config, batch=2)
@@ -177,3 +177,17 @@ def test_an_impossible_size_is_refused_before_anything_is_built() -> None:
         dataclasses.replace(small_config("3b"), rope_sections=(1, 2, 3))
     with pytest.raises(ConfigError, match="compat"):
         InternVLAA1(small_config("tiny"), compat="exact")
+
+
+def test_residual_foresight_keeps_a_share_of_the_present() -> None:
+    config = tiny_config(residual_foresight=True)
+    model, batch = InternVLAA1(config).eval(), example_batch(config)
+    head = model.latent_head
+    with torch.no_grad():
+        head.gen_out_proj.weight.zero_()
+        head.gen_out_proj.bias.zero_()
+        head.gen_keep_proj.weight.zero_()
+        head.gen_keep_proj.bias.fill_(2.0)
+    prediction = model.predict(batch, noise_for(model), foresight=True)
+    assert prediction.latents is not None
+    assert torch.allclose(prediction.latents, torch.sigmoid(torch.tensor(2.0)) * prediction.now_latents, atol=1e-6)
