@@ -159,7 +159,7 @@ class Collector:
 
     def _joints(self, message: JointState, now: int) -> None:
         r = self.recording
-        if not r.joint_names or r.counts["joint_states"] % 2:
+        if not r.joint_names:
             return
         where = {name: k for k, name in enumerate(message.name)}
         if all(name in where for name in r.joint_names):

@@ -101,7 +101,7 @@ def _until_picking(collector: Collector, stack: Stack) -> None:
 def _speeds(collector: Collector, last_s: float) -> tuple[np.ndarray, np.ndarray]:
     """Simulated times (n,) and the fastest joint's speed (n,), rad/s, of the last stretch."""
     with collector.lock:
-        rows = collector.recording.measured[-int(last_s * 50) - 2 :]
+        rows = collector.recording.measured[-int(last_s * 100) - 2 :]  # joint states come at 100 Hz
         arm = [k for k, name in enumerate(collector.recording.joint_names) if "gripper" not in name]
     if len(rows) < 3:
         return np.zeros(0), np.zeros(0)
