@@ -52,7 +52,8 @@ def test_nodes_come_up_in_order_come_back_after_a_crash_and_a_hang_and_go_down(g
     assert graph.until(lambda: watch.says("/executor", "active") and watch.says("/sample", "active"), 30.0), graph.log("lifecycle_manager")
     assert graph.until(lambda: "up: /executor, /sample" in graph.log("lifecycle_manager"))
     # by the manager's own account: a beat may be lost before this process has found the node
-    steps = [graph.log("lifecycle_manager").find(f"{step} done") for step in ("/executor: configure", "/executor: activate", "/sample: activate")]
+    wanted = ("/executor: configure", "/executor: activate", "/sample: activate")
+    steps = [graph.log("lifecycle_manager").find(f"{step} done") for step in wanted]
     assert -1 < steps[0] < steps[1] < steps[2]
 
     graph.end("executor", signal.SIGKILL)

@@ -53,7 +53,7 @@ def ablate(model: InternVLAA1, name: str) -> InternVLAA1:
     if name == "no_foresight_expert":
         _blind(model, lambda layout: len(layout.prefix))
     elif name == "pooled_action_expert":
-        model.pooled_proj = nn.Linear(model.config.und.hidden, model.config.act.hidden)
+        setattr(model, POOLED, nn.Linear(model.config.und.hidden, model.config.act.hidden))
         _blind(model, lambda layout: 0)
         _pool(model)
     return model
@@ -83,13 +83,13 @@ def _pool(model: InternVLAA1) -> None:
         valid = layout.valid[:, :count]
         x = model.embed_prefix(inputs, layout)
         rope = layout.rope(0, count)
-        for layer in model.mixture.und.layers:
+        for layer in model.mixture.und.stack:
             h = layer.input_layernorm(x)
             keys, values = layer.self_attn.keys_values(h, rope)
             x = layer.finish(x, model.mixture.attend(layer.self_attn.queries(h, rope), keys, values, valid[:, None, None, :]))
         weight = valid[..., None].to(x.dtype)
         pooled = (model.mixture.und.norm(x) * weight).sum(1) / weight.sum(1).clamp(min=1)
-        return plain(inputs) + model.pooled_proj(pooled)[:, None].to(model.compute_dtype)
+        return plain(inputs) + model.get_submodule(POOLED)(pooled)[:, None].to(model.compute_dtype)
 
     model.embed_state = embed_state  # type: ignore[method-assign]
 
@@ -115,8 +115,8 @@ def restore(model: InternVLAA1, name: str, folder: Path) -> InternVLAA1:
     if hasattr(model, POOLED):
         path = folder / "ablation.safetensors"
         try:
-            model.pooled_proj.load_state_dict(load_file(str(path)))
+            model.get_submodule(POOLED).load_state_dict(load_file(str(path)))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{path}: {error}") from error
-        model.pooled_proj.requires_grad_(False)
+        model.get_submodule(POOLED).requires_grad_(False)
     return model

@@ -57,7 +57,11 @@ class _Frame:
 
 def foresight_score(policy: NetworkPolicy, dataset: Dataset, frames: int, seed: int = 0, sheet: Path | None = None) -> ForesightScore:
     """Ask at random moments whose instructed colour moves and is in sight a horizon later. sheet: PNG of now, predicted, real."""
-    errors, copying, latent, latent_copy, rows = [], [], [], [], []
+    errors: list[float] = []
+    copying: list[float] = []
+    latent: list[float] = []
+    latent_copy: list[float] = []
+    rows: list[ImageArray] = []
     lost = 0
     for frame in _frames(policy, dataset, seed):
         real, now, predicted = (centroid(p, frame.color) for p in (frame.real, frame.now, frame.predicted))
@@ -116,8 +120,10 @@ def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int) -> Iterator[_Fra
         pictures = policy.decode(result.foresight).images
         predicted = torch.from_numpy(result.foresight.latents)
         main = names[0]
+        now, then = seen.images[main], later.images[main]
+        assert now is not None and then is not None  # every camera is read from the data set
         yield _Frame(
-            seen.images[main], later.images[main], _fitted(pictures[main], seen.images[main]), color,
+            now, then, _fitted(pictures[main], now), color,
             float((predicted - real).square().mean()), float((present - real).square().mean()),
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class _Meta(InternVLAA1):
 
     def layout(self, inputs: Inputs, published: bool, drop: bool = True):  # type: ignore[no-untyped-def]
         layout = build_layout(self.config, inputs.pattern, torch.device("cpu"), torch.float32, published, drop)
-        moved = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in vars(layout).items()}
+        moved: dict[str, Any] = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in vars(layout).items()}
         return type(layout)(**moved)
 
 
@@ -42,7 +43,7 @@ def stage_flops(config: ModelConfig, batch: Mapping[str, Tensor]) -> dict[str, i
 
     model.stage = counting
     inputs = read_batch(config, {key: value.cpu() for key, value in batch.items()}, torch.device("cpu"))
-    moved = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in vars(inputs).items()}
+    moved: dict[str, Any] = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in vars(inputs).items()}
     grid = config.codec.grid
     past = torch.empty(inputs.images.shape[0], config.views, config.codec.latent, grid, grid, device="meta")
     with torch.no_grad():

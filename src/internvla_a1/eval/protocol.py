@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from internvla_a1.sim.cell import Cell, Episode
 from internvla_a1.sim.config import CellConfig, load_cell_config
 
 MODES = ("asynchronous", "blocking")
-UNSEEN = {"red": (0.75, 0.05, 0.30), "green": (0.30, 0.62, 0.08), "blue": (0.05, 0.45, 0.80)}  # crimson, olive, azure
+UNSEEN: dict[str, Any] = {"red": (0.75, 0.05, 0.30), "green": (0.30, 0.62, 0.08), "blue": (0.05, 0.45, 0.80)}  # crimson, olive, azure
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class Rig:
         """A chunk of the wiggle, or of `path` (times (n,) s -> (n, joints)), observed delay_s ago."""
         self.chunk_id += 1
         stamp = self.now.stamp_ns - nanoseconds(delay_s)
-        t = (stamp % (1000 * NS)) / NS + self.robot.control_dt_s * np.arange(1, steps + 1)
+        t = np.asarray((stamp % (1000 * NS)) / NS + self.robot.control_dt_s * np.arange(1, steps + 1), np.float64)
         positions = (path or (lambda times: wiggle(self.robot, times)))(t)
         positions = positions + np.where(self.robot.gripper_mask, 0.0, offset)
         return ActionChunk(stamp, self.chunk_id, self.robot.joint_names, self.robot.control_dt_s, positions)

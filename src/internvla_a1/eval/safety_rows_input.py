@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -167,7 +168,7 @@ def row_06(scale: float) -> list[Figure]:
         refusal = rig.executor.on_joint_state([names[i] for i in order] + ["extra"], [*q[list(order)], 9.0], now.stamp_ns, now)
         rig.executor.tick(now)
         different += refusal is not None or not np.array_equal(rig.executor.tick(now).status.commanded, q)
-    bad = {
+    bad: dict[str, tuple[Any, Any]] = {
         "missing": (names[:-1], q[:-1]),
         "doubled": ((*names, names[0]), np.append(q, q[0])),
         "nan": (names, np.where(np.arange(len(q)) == 2, np.nan, q)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from internvla_a1.control.config import ExecutorConfig
@@ -57,7 +59,7 @@ def row_19(scale: float) -> list[Figure]:
                 break
         first = max(first, float(np.abs(rig.log.segments[0].positions[0] - measured)[arm].max()))
         rig = Rig().moving(0.5)  # the policy keeps the arm, at rest, and it is pushed
-        still = {"path": lambda t, q=rig.out.status.commanded: np.tile(q, (len(t), 1))}
+        still: dict[str, Any] = {"path": lambda t, q=rig.out.status.commanded: np.tile(q, (len(t), 1))}
         rig.run_policy(1.0, **still)
         for by in (0.025, 0.025):
             rig.push(np.where(np.arange(7) == 1, by, 0.0), 0.1)

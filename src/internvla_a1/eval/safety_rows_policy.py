@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from internvla_a1.eval.safety_figures import Figure, at_most, exactly, trials
 from internvla_a1.eval.safety_rig import TICK_S, Rig, middle, worst_of
 
 
-def _still(rig: Rig, offset: float = 0.0) -> dict[str, object]:
+def _still(rig: Rig, offset: float = 0.0) -> dict[str, Any]:
     target = middle(rig.robot) + np.where(rig.robot.gripper_mask, 0.0, offset)
     return {"path": lambda t: np.tile(target, (len(t), 1))}
 

@@ -193,7 +193,8 @@ def row_33(scale: float) -> list[Figure]:
             for value in bad:
                 tried += 1
                 try:
-                    kind(**{f.name: value})
+                    parameters: dict[str, Any] = {f.name: value}
+                    kind(**parameters)
                     let_in.append((f.name, value))
                 except ConfigError as error:
                     if f.name not in str(error):

@@ -48,7 +48,7 @@ def _path(rig: Rig, t_s: FloatArray) -> FloatArray:
 
 def _chunk(rig: Rig, rng: np.random.Generator, begun_ns: int) -> ActionChunk:
     """From now on: the wanted path with a constant error of some mrad, as two draws of a flow policy differ."""
-    times = (rig.now.stamp_ns - begun_ns) / NS + rig.robot.control_dt_s * np.arange(1, _STEPS + 1)
+    times = np.asarray((rig.now.stamp_ns - begun_ns) / NS + rig.robot.control_dt_s * np.arange(1, _STEPS + 1), np.float64)
     wrong = np.where(rig.robot.gripper_mask, 0.0, rng.normal(size=len(rig.robot.joints)) * 0.02)
     rig.chunk_id += 1
     return ActionChunk(rig.now.stamp_ns, rig.chunk_id, rig.robot.joint_names, rig.robot.control_dt_s, _path(rig, times) + wrong)
@@ -57,7 +57,7 @@ def _chunk(rig: Rig, rng: np.random.Generator, begun_ns: int) -> ActionChunk:
 def _measure(delay: float, method: str, rig: Rig, q: FloatArray, a: FloatArray, progress: float, skip: int) -> Seam:
     limits = rig.executor.limits
     q, a = q[skip:], a[skip:]
-    wanted = _path(rig, (np.arange(len(q)) + skip) * TICK_S)
+    wanted = _path(rig, np.asarray((np.arange(len(q)) + skip) * TICK_S, np.float64))
     jerk = np.abs(np.diff(a, axis=0)) / TICK_S / limits.jerk
     error = float(np.sqrt(np.mean((q - wanted)[:, ~rig.robot.gripper_mask] ** 2)))
     return Seam(delay, method, float((np.abs(a) / limits.acceleration).max()), float(jerk.max()), error, progress)

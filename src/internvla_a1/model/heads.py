@@ -16,6 +16,12 @@ def mapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return linear(x, weight, bias) if weight.dtype == x.dtype else widened_linear(x, weight, bias)
 
 
+def _bias(module: nn.Module) -> Tensor:
+    """Of a convolution that has one."""
+    assert isinstance(module.bias, Tensor)
+    return module.bias
+
+
 class LatentHead(nn.Module):
     """Latents to generation tokens and generation output back to latents."""
 
@@ -44,24 +50,25 @@ class LatentHead(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """The 1x1 and the strided convolution as one, (width, 16, s, s) and bias: sixteen inputs a cell instead of `width`."""
         if self._folded is None:
-            inner = self.gen_in_proj.weight.float().flatten(1)
-            outer = self.downsample_conv.weight
+            inner, outer = self.gen_in_proj.weight.float().flatten(1), self.downsample_conv.weight
+            inner_bias, outer_bias = _bias(self.gen_in_proj), _bias(self.downsample_conv)
             weight = torch.stack([torch.einsum("ihw,il->lhw", part.float(), inner) for part in outer])
-            spread = torch.stack([(part.float().sum((1, 2)) * self.gen_in_proj.bias.float()).sum() for part in outer])
-            self._folded = weight, self.downsample_conv.bias.float() + spread
+            spread = torch.stack([(part.float().sum((1, 2)) * inner_bias.float()).sum() for part in outer])
+            self._folded = weight, outer_bias.float() + spread
         return self._folded
 
     def forget_folded(self) -> None:
         self._folded = None
 
     def predict(self, gen_out: Tensor, now: Tensor) -> Tensor:
-        """(N, 2 * side * side, width) -> predicted future latents (N, 16, h, w), float32: the mean over past and now tokens, spread over cells.
+        """(N, 2 * side * side, width) -> predicted future latents (N, 16, h, w), float32.
 
-        now: (N, 16, h, w), of which every cell keeps a share with `residual_foresight`; the published heads draw all anew.
+        The mean over past and now tokens is spread over the cells. now: (N, 16, h, w), of which every cell keeps a share with
+        `residual_foresight`; the published heads draw all anew.
         """
         size = self.upsample_conv.kernel_size[0]
         tokens = gen_out.unflatten(1, (2, self.side, self.side)).mean(1)  # (N, side, side, width)
-        weight, bias = self.upsample_conv.weight, self.upsample_conv.bias
+        weight, bias = self.upsample_conv.weight, _bias(self.upsample_conv)
         cells = mapped(tokens, weight.flatten(1).t(), None).unflatten(-1, (-1, size, size)) + bias[:, None, None].to(tokens.dtype)
         cells = cells.permute(0, 1, 4, 2, 5, 3).flatten(1, 2).flatten(2, 3)  # (N, h, w, width)
         cells = self.gen_out_layer_norm(cells)

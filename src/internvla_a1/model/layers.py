@@ -88,8 +88,8 @@ class RMSNorm(nn.Module):
         self._eps: Tensor | None = None  # a tensor: a Python number would be turned into one at every call
 
     def forward(self, x: Tensor, out: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
-        """x: (..., size); scratch: (..., 1), needed with `out`."""
-        if out is None:
+        """x: (..., size); out and scratch (..., 1): buffers, both or neither."""
+        if out is None or scratch is None:
             return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(_wanted(x))
         if self._eps is None:
             self._eps = x.new_full((1,), self.eps)

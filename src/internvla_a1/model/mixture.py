@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +118,11 @@ class Expert(nn.Module):
         self.layers = nn.ModuleList(ExpertLayer(config, expert) for _ in range(config.layers))
         self.norm = RMSNorm(expert.hidden, config.norm_eps)
 
+    @property
+    def stack(self) -> list[ExpertLayer]:
+        """The layers, first to last."""
+        return cast("list[ExpertLayer]", list(self.layers))
+
 
 class Mixture(nn.Module):
     """und sees images and text, gen past and present latents, act the state and the noisy chunk."""
@@ -148,10 +153,11 @@ class Mixture(nn.Module):
         if self.kernels is not None and self.kernels.takes(x, mask):
             return self.kernels.phase(expert, x, rope, cache, start, tail)
         count = x.shape[1]
-        for i, layer in enumerate(expert.layers):
+        for i, layer in enumerate(expert.stack):
             h = layer.input_layernorm(x, b.normed, b.rms)
             k_out = cache.slot(i, start, count)[0] if b.k is not None else None
-            keys, values = cache.append(i, start, *layer.self_attn.keys_values(h, rope, b, k_out), k_stored=k_out is not None)
+            k, v = layer.self_attn.keys_values(h, rope, b, k_out)
+            keys, values = cache.append(i, start, k, v, k_stored=k_out is not None)
             if i == len(expert.layers) - 1 and not tail:
                 return None
             q = layer.self_attn.queries(h, rope, b)
@@ -171,7 +177,7 @@ class Mixture(nn.Module):
         ropes = list(zip(*(table.split(counts, dim=2) for table in rope), strict=True))
         last = len(self.und.layers) - 1
         for i in range(last + 1):
-            layers = [expert.layers[i] for expert in experts]
+            layers = [expert.stack[i] for expert in experts]
             hidden = [layer.input_layernorm(x) for layer, x in zip(layers, xs, strict=True)]
             pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
             keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))

@@ -105,8 +105,9 @@ class InternVLAA1(nn.Module):
     def forget_weights(self) -> None:
         self.latent_head.forget_folded()
         for part in (self.mixture, self.vision):
-            if getattr(part, "kernels", None) is not None:
-                part.kernels.forget()
+            kernels = getattr(part, "kernels", None)
+            if kernels is not None:
+                kernels.forget()
         for denoiser in self._denoisers.values():
             denoiser.forget_weights()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,9 @@ class InternVision(nn.Module):
         """(N, 3, H, W) -> (N, tokens, width)."""
         images = (images - self.imagenet_mean.to(images.dtype)) / self.imagenet_std.to(images.dtype)
         dtype = images.dtype
-        patches = F.conv2d(images, self.projection.weight.to(dtype), self.projection.bias.to(dtype), stride=self.config.patch)
+        weight, bias = self.projection.weight, self.projection.bias
+        assert bias is not None
+        patches = F.conv2d(images, weight.to(dtype), bias.to(dtype), stride=self.config.patch)
         rows, columns = patches.shape[2:]
         x = torch.cat([self.cls_token.to(dtype).expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         x = x + self.positions(rows, columns).to(dtype)
@@ -116,7 +118,7 @@ class InternVision(nn.Module):
                     x.lambda_1, x.lambda_2,
                 )),
             )
-            for x in self.layer
+            for x in cast("list[Layer]", list(self.layer))
         ]  # fmt: skip
 
     def positions(self, rows: int, columns: int) -> Tensor:

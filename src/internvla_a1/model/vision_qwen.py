@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class QwenVision(nn.Module):
                     b.norm1.weight, b.norm1.bias, b.norm2.weight, b.norm2.bias, None, None,
                 )),
             )
-            for b in self.blocks
+            for b in cast("list[VisionBlock]", list(self.blocks))
         ]  # fmt: skip
 
     def merge_order(self, values: Tensor) -> Tensor:

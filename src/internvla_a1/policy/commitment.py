@@ -57,7 +57,7 @@ class Commitments:
         count = int((seconds(plan.end_stamp_ns - stamp_ns) + 1e-6) / dt_s)
         if count < 1 or stamp_ns < plan.stamp_ns:
             return None
-        ahead = seconds(stamp_ns - plan.stamp_ns) + (np.arange(count) + 1) * dt_s
+        ahead = np.asarray(seconds(stamp_ns - plan.stamp_ns) + (np.arange(count) + 1) * dt_s, np.float64)
         frozen = min(count, int((self.delay_s + 1e-6) / dt_s))
         return Committed(_at(plan, ahead), frozen)
 

@@ -53,6 +53,8 @@ class TargetHead(nn.Module):
     def __init__(self, width: int, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.linear = nn.Linear(width, 3)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 

@@ -85,18 +85,19 @@ def latest(folder: Path) -> Snapshot | None:
     return None
 
 
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(str(file))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
 def read(path: Path) -> Snapshot:
     """Raises CheckpointError with the file that cannot be read."""
-    tensors = []
-    for name in ("model", "average", "optimizer"):
-        file = path / f"{name}.safetensors"
-        try:
-            tensors.append(load_file(str(file)))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file}: {error}") from error
+    model, average, moments = (_tensors(path / f"{name}.safetensors") for name in ("model", "average", "optimizer"))
     try:
         notes = json.loads((path / "trainer.json").read_text())
-        return Snapshot(int(notes.pop("step")), *tensors, notes)
+        return Snapshot(int(notes.pop("step")), model, average, moments, notes)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / 'trainer.json'}: {error}") from error
 

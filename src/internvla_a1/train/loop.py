@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,14 @@ from internvla_a1.train.schedule import MovingAverage, optimizer, rate
 class Task(Protocol):
     """What a kind of training brings: a module whose forward takes a batch and gives Parts, batches by number, loss weights."""
 
-    module: nn.Module
-    batches: Batches
-    weights: Mapping[str, float]
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def batches(self) -> Batches: ...
+
+    @property
+    def weights(self) -> Mapping[str, float]: ...
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write what others use, from a module with the final (averaged) weights."""
@@ -114,7 +119,7 @@ class _Run:
 
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=False)
         plain = self.optimizer.optimizer
-        set_model_state_dict(self.module, found.model, options=options)
+        set_model_state_dict(self.module, dict(found.model), options=options)
         groups = self._optimizer_state()["param_groups"]
         set_optimizer_state_dict(self.module, plain, checkpoints.optimizer_state(found.optimizer, groups), options=options)
         if self.average is not None:
@@ -138,7 +143,7 @@ class _Run:
             shadow = self.average.shadow if self.average is not None else {}
             count = self.average.count if self.average is not None else 0
             notes = {"config": _identity(self.config), "used_s": used_s, "average_count": count}
-            snapshot = checkpoints.Snapshot(step, model, shadow, moments, notes)
+            snapshot = checkpoints.Snapshot(step, cast("dict[str, Tensor]", model), shadow, moments, notes)
             checkpoints.save(Path(self.config.out) / "checkpoints", snapshot, self.config.keep)
         self.accelerator.wait_for_everyone()
 

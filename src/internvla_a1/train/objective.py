@@ -79,7 +79,7 @@ def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, w
 
     def layer_pass(i: int, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = list(inputs)
-        layers = [expert.layers[i] for expert in experts]
+        layers = [expert.stack[i] for expert in experts]
         hidden = [layer.input_layernorm(x) for layer, x in zip(layers, inputs, strict=True)]
         pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
         keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))

@@ -177,8 +177,8 @@ class _Runner:
         unknown = [k for k in stage.options if k not in known]
         if unknown:
             raise ConfigError.asked(f"stage {stage.name}: option", unknown[0], sorted(known))
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.options.items()}
-        options = replace(DemoOptions(), **{"seed": 1000 * self.pipeline.seed + order, **values})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.options.items()}
+        options = replace(DemoOptions(), **({"seed": 1000 * self.pipeline.seed + order} | values))
         dagger = self._weights(stage.dagger) if stage.dagger else None
         record_demonstrations(folder, stage.episodes, options, self.pipeline.processes, False, self.pipeline.robot, dagger)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,12 @@ class PolicyObjective(nn.Module):
     def __init__(self, model: InternVLAA1, config: TrainConfig, target_scale: tuple[Tensor, Tensor] | None) -> None:
         super().__init__()
         self.model, self.config = model, config
+        self._stem = model.config.vision if isinstance(model.config.vision, StemConfig) else None
         width = model.config.und.hidden
         self.grounding = GroundingHead(width) if config.loss.grounding else None
         self.target = TargetHead(width, *target_scale) if target_scale is not None else None
         if self.grounding is not None:
-            if not isinstance(model.config.vision, StemConfig):
+            if self._stem is None:
                 raise ConfigError("loss.grounding needs the convolutional stem: its tokens are small patches of the picture")
             model.vision.register_forward_hook(self._keep)
         self._tokens: Tensor | None = None
@@ -48,8 +50,8 @@ class PolicyObjective(nn.Module):
         joint = joint_pass(model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing)
         pad = batch[IS_PAD] if config.loss.mask_padded_actions else None
         parts = flow_parts(model, joint, batch["action"], noise, latents, pad)
-        if self.grounding is not None and self._tokens is not None:
-            parts |= grounding_parts(self.grounding, self._tokens, batch, model.config.vision)
+        if self.grounding is not None and self._tokens is not None and self._stem is not None:
+            parts |= grounding_parts(self.grounding, self._tokens, batch, self._stem)
             self._tokens = None
         if self.target is not None and joint.und_out is not None:
             text = self._text_columns(batch, joint.und_out.shape[1])
@@ -128,7 +130,7 @@ class PolicyTask:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A weights folder that NetworkPolicy opens."""
-        export_policy(module.model, self.config, self.materials, folder)
+        export_policy(cast(PolicyObjective, module).model, self.config, self.materials, folder)
 
 
 def _target_scale(batches: Batches) -> tuple[Tensor, Tensor] | None:

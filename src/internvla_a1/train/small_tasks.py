@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -89,9 +90,10 @@ class CodecTask:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A model folder whose codec counts; the rest of the model is untrained."""
-        standardise(module.codec, self._pictures.some(256))
+        codec = cast(CodecObjective, module).codec
+        standardise(codec, self._pictures.some(256))
         model: InternVLAA1 = self.materials.model
-        model.codec.load_state_dict(module.codec.state_dict())
+        model.codec.load_state_dict(codec.state_dict())
         export_policy(model, self.config, self.materials, folder)
 
 
@@ -102,6 +104,7 @@ def standardise(codec: CosmosCodec, images: Tensor) -> None:
     latents = torch.cat(parts)
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-4)
     quant, post = codec.quant_conv, codec.post_quant_conv
+    assert post.bias is not None and quant.bias is not None
     post.bias.add_(post.weight.flatten(1) @ mean)
     post.weight.mul_(std[None, :, None, None])
     quant.weight.div_(std[:, None, None, None])
@@ -117,7 +120,7 @@ class GroundingObjective(nn.Module):
             raise ConfigError("kind: grounding needs the convolutional stem")
         self.vision, self.embed_tokens = model.vision, model.embed_tokens
         self.head = GroundingHead(model.config.und.hidden)
-        self._config = model.config
+        self._config, self._stem = model.config, model.config.vision
 
     def tokens(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B * V, T, width)."""
@@ -127,7 +130,7 @@ class GroundingObjective(nn.Module):
         return self.vision(images, text.repeat_interleave(views, 0))
 
     def forward(self, batch: Mapping[str, Tensor]) -> Parts:
-        return grounding_parts(self.head, self.tokens(batch), batch, self._config.vision)
+        return grounding_parts(self.head, self.tokens(batch), batch, self._stem)
 
 
 class GroundingTask:
@@ -148,7 +151,7 @@ class GroundingTask:
     def export(self, module: nn.Module, folder: Path) -> None:
         """A model folder whose vision stem and embeddings count, with recall and precision on fresh batches in grounding.json."""
         export_policy(self.materials.model, self.config, self.materials, folder)
-        recall, precision = grounding_scores(module, self.batches, self.config.steps, self.config.batch_size)
+        recall, precision = grounding_scores(cast(GroundingObjective, module), self.batches, self.config.steps, self.config.batch_size)
         (folder.parent / "grounding.json").write_text(json.dumps({"recall": recall, "precision": precision}) + "\n")
 
 
