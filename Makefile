@@ -1,7 +1,7 @@
 # Each target does its own set-up: a fresh clone needs nothing but Python, a compiler and cmake.
 BOOTSTRAP = python3 scripts/bootstrap.py
 
-.PHONY: help setup demo test bench train-tiny colcon lint clean
+.PHONY: help setup demo test bench soak train-tiny colcon lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,10 @@ bench:          ## speed of the model and of the chain, and the figures of the f
 	@$(BOOTSTRAP) --dev internvla-a1 bench model --config tiny --out outputs/bench_model
 	@$(BOOTSTRAP) --dev internvla-a1 bench latency
 	@$(BOOTSTRAP) --dev internvla-a1 bench safety
+	@$(BOOTSTRAP) --dev internvla-a1 bench collision
+
+soak:           ## half an hour of the demo with a random fault every 5 to 15 s; ARGS="--minutes 5" for less
+	@$(BOOTSTRAP) --dev internvla-a1 bench soak $(ARGS)
 
 train-tiny:     ## the demo's policy from nothing, resumable; hours
 	@$(BOOTSTRAP) internvla-a1 train --pipeline --config config/train/pipeline_tiny.yaml

@@ -33,6 +33,7 @@ SUBCOMMANDS = (
     Subcommand(("verify", "vectors"), "internvla_a1.model.verify", "compare the model with the golden vectors"),
     Subcommand(("bench", "model"), "internvla_a1.eval.bench_model", "time the model on this machine"),
     Subcommand(("bench", "safety"), "internvla_a1.eval.bench_safety", "measure the fault table: promised beside measured"),
+    Subcommand(("bench", "collision"), "internvla_a1.eval.bench_collision", "the collision gate on a dual arm, judged by MuJoCo"),
     Subcommand(("bench", "latency"), "internvla_a1.demo.latency_bench", "time a picture's way to the arm, count what arrives"),
     Subcommand(("bench", "soak"), "internvla_a1.trials.soak", "the conveyor demo for half an hour with a random fault every 5 to 15 s"),
     Subcommand(("bench", "kills"), "internvla_a1.demo.kills", "kill each node in the middle of a pick"),
