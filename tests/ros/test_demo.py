@@ -48,7 +48,7 @@ def assert_nothing_left(processes: list[psutil.Process], files: set[str], folder
 
 
 def test_two_parcels_are_sorted_measured_and_reported(tmp_path: Path) -> None:
-    demo = start_demo(tmp_path, "--parcels", "2", "--belt-speed", "0.06")
+    demo = start_demo(tmp_path, "--policy", "expert", "--parcels", "2", "--belt-speed", "0.06")
     processes: dict[int, psutil.Process] = {}
     files: set[str] = set()
     try:
@@ -72,7 +72,7 @@ def test_two_parcels_are_sorted_measured_and_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_demo_that_is_interrupted_while_it_starts_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    demo = start_demo(tmp_path, "--parcels", "2")
+    demo = start_demo(tmp_path, "--policy", "expert", "--parcels", "2")
     try:
         end = time.monotonic() + 60.0
         processes: list[psutil.Process] = []

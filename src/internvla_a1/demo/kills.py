@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         closing.callback(lease.close)
         collector = Collector(lease.domain)
         closing.callback(collector.close)
-        stack = Stack("conveyor_sorting", {"belt_speed": f"{args.belt_speed}"}, lease.domain, args.out / "nodes.log")
+        stack = Stack("conveyor_sorting", {"policy": "expert", "belt_speed": f"{args.belt_speed}"}, lease.domain, args.out / "nodes.log")
         closing.callback(stack.close)
         killed = dict.fromkeys(args.nodes, float("-inf"))
         for number in range(args.trials):

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         closing.callback(lease.close)
         probe = Probe(lease.domain, size=224)
         closing.callback(probe.close)
-        launch = {"belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
+        launch = {"policy": "expert", "belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
         stack = Stack("conveyor_sorting", launch, lease.domain, args.out / "nodes.log")
         closing.callback(stack.close)
         _hand_over(probe, stack)

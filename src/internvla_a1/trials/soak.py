@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         closing.callback(lease.close)
         observer = Observer(lease.domain, load_robot(find("config/robots/demo_arm.yaml")))
         closing.callback(observer.close)
-        arguments = {"belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
+        arguments = {"policy": "expert", "belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
         stack = Stack("conveyor_sorting", arguments, lease.domain, args.out / "nodes.log")
         closing.callback(stack.close)
         _Soak(observer, stack, log, resources, console).play()
