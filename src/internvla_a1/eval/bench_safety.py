@@ -101,12 +101,12 @@ def tick_work_ms(robot: RobotSpec | None, ticks: int) -> float:
 def seam_figures(seams: list[Seam]) -> list[Figure]:
     """What is promised of the seam table."""
     ours = [s for s in seams if s.method.startswith("ours")]
-    blocking = {s.delay_s: s for s in seams if s.method == "blocking"}
+    blocking = {s.delay_s: s for s in seams if s.method == "blocking, limited"}
     gain = min(s.progress for s in ours if s.delay_s == 0.2) / blocking[0.2].progress
     return [
         at_most(10, "seams, all delays: largest |a| / a_max", 1.0, round(max(s.acceleration for s in ours), 6)),
         at_most(10, "seams, all delays: largest |jerk| / j_max", 1.0, round(max(s.jerk for s in ours), 6)),
-        Figure(10, "speed over the path beside blocking, delay 0.2 s", ">= 1.5", f"{gain:.3g}", bool(round(gain, 6) >= 1.5)),
+        Figure(10, "speed along the path / blocking's within the same limits, delay 0.2 s", ">= 1.5", f"{gain:.3g}", bool(round(gain, 6) >= 1.5)),
     ]
 
 
