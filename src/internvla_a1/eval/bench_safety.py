@@ -106,7 +106,7 @@ def seam_figures(seams: list[Seam]) -> list[Figure]:
     return [
         at_most(10, "seams, all delays: largest |a| / a_max", 1.0, round(max(s.acceleration for s in ours), 6)),
         at_most(10, "seams, all delays: largest |jerk| / j_max", 1.0, round(max(s.jerk for s in ours), 6)),
-        Figure(10, "speed along the path / blocking's within the same limits, delay 0.2 s", ">= 1.5", f"{gain:.3g}", bool(round(gain, 6) >= 1.5)),
+        Figure(10, "speed over the path / that of blocking, limited, delay 0.2 s", ">= 1.5", f"{gain:.3g}", bool(round(gain, 6) >= 1.5)),
     ]
 
 
