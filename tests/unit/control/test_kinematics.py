@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,40 +119,47 @@ def test_joint_jogging_stays_near_the_arm_and_inside_the_limits(monkeypatch: pyt
         jogger.joint(np.zeros(3), q, 0.02)
 
 
-URDF_OF = {  # joints of our file -> joints of a URDF that pip installs
-    "franka_fr3": ("franka_robot_model/fr3.urdf", {}),
-    "ur5e_robotiq": ("ur_robot_model/ur5_gripper.urdf", {"robotiq_85_left_knuckle_joint": None}),
+URDF_OF = {  # joints of our file that a URDF that pip installs does not have
+    "franka_fr3": ("franka_robot_model/fr3.urdf", set()),
+    "ur5e_robotiq": ("ur_robot_model/ur5_gripper.urdf", {"robotiq_85_left_knuckle_joint"}),
 }
+RECORDED = {n: v for n, v in json.loads((Path(__file__).parent / "urdf_limits.json").read_text()).items() if n != "about"}
+
+
+def assert_inside(robot: RobotSpec, limits: dict[str, tuple[float, float, float]]) -> None:
+    for joint in robot.joints:
+        low, high, speed = limits[joint.name]
+        assert low - 1e-6 <= joint.lower <= joint.home <= joint.upper <= high + 1e-6, joint.name
+        assert joint.max_velocity <= speed, joint.name
 
 
 @pytest.mark.parametrize("name", sorted(URDF_OF))
-def test_every_limit_is_at_or_inside_the_urdfs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_joint_is_the_urdfs_and_every_limit_at_or_inside_its(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file, other = URDF_OF[name]
     chain, robot = UrdfChain(urdf(file, monkeypatch)), load_robot(ROOT / "config" / "robots" / f"{name}.yaml")
-    compared = 0
-    for joint in robot.joints:
-        if other.get(joint.name, joint.name) is None:
-            continue
-        low, high, speed = chain.limits(joint.name) or (np.nan, np.nan, np.nan)
-        assert joint.lower >= low - 1e-6 and joint.upper <= high + 1e-6, joint.name
-        assert joint.max_velocity <= speed, joint.name
-        compared += 1
-    assert compared >= 6
+    leaders = {n for n in chain.moving if chain.joints[n].mimic is None}
+    assert set(robot.joint_names) - other == leaders
+    joints = tuple(j for j in robot.joints if j.name not in other)
+    assert_inside(replace(robot, joints=joints), {n: chain.limits(n) or (np.nan, np.nan, np.nan) for n in leaders})
 
 
-def test_the_pandas_limits_are_at_or_inside_those_of_its_urdf() -> None:
-    recorded = json.loads((Path(__file__).parent / "panda_limits.json").read_text())
-    robot = load_robot(ROOT / "config" / "robots" / "panda.yaml")
-    for joint in robot.joints:
-        low, high, speed = recorded["limits"][joint.name]
-        assert joint.lower >= low and joint.upper <= high and joint.max_velocity <= speed, joint.name
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_every_limit_is_at_or_inside_the_recorded_ones_of_the_urdf(name: str) -> None:
+    robot = load_robot(ROOT / "config" / "robots" / f"{name}.yaml")
+    assert set(robot.joint_names) == set(RECORDED[name]["limits"])
+    assert_inside(robot, RECORDED[name]["limits"])
 
 
-@pytest.mark.parametrize("name", ["arx_lift2", "agilex_split_aloha", "agibot_genie1"])
-def test_a_robot_whose_urdf_was_not_at_hand_says_so(name: str) -> None:
-    path = ROOT / "config" / "robots" / f"{name}.yaml"
-    assert "not checked against it" in load_robot(path).urdf_source
-    assert "NOT available" in path.read_text()
+def test_every_robot_file_is_checked_against_a_urdf() -> None:
+    files = {p.stem for p in (ROOT / "config" / "robots").glob("*.yaml")}
+    assert files == {*URDF_OF, *RECORDED, "demo_arm"}
+
+
+def test_the_demo_arms_limits_are_at_or_inside_its_own_urdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    robot = load_robot(ROOT / "config" / "robots" / "demo_arm.yaml")
+    monkeypatch.chdir((ROOT / robot.urdf).parent)
+    chain = UrdfChain(str(xacro.process_file((ROOT / robot.urdf).name).toxml()))
+    assert_inside(robot, {n: chain.limits(n) or (np.nan, np.nan, np.nan) for n in robot.joint_names})
 
 
 def dual_gate(monkeypatch: pytest.MonkeyPatch, scene: tuple[BoxSpec, ...] = ()) -> tuple[PinocchioGate, np.ndarray]:
