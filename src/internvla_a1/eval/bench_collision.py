@@ -29,6 +29,7 @@ from internvla_a1.core.types import FloatArray
 MARGIN_M = 0.005
 UNSURE_M = 0.0005  # two solvers differ by so much about a distance: nearer to the margin than this, neither is right
 STEPS, PROMISED_MS = 50, 25.0
+READY = (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785, 0.02)  # a free posture of one FR3, rad, and its finger, m
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from internvla_a1.trials.soak import Log
 
 SLOPE_MB_H = 1.0
+EXECUTOR_MB = 200.0
 _FLAT = 2  # descriptors or threads: one connection more or less to a peer that was started again
 _STUCK_S = 120.0  # without a parcel
 
@@ -45,6 +46,11 @@ def judge(log: Log, resources: Resources) -> Verdict:
     ]
     ok = broken == 0 and stuck <= _STUCK_S
     numbers = {"violations": float(broken), "right": float(right), "stuck_s": stuck}
+    if "executor" in resources.nodes():
+        largest = float(resources.of("executor")[:, 3].max())
+        numbers["executor_mb"] = largest
+        ok &= largest < EXECUTOR_MB
+        lines.append(f"resident memory of the executor   promised < {EXECUTOR_MB:g} MB   measured {largest:.0f} MB at most")
     for node in resources.nodes():
         g = resources.growth(node)
         numbers[f"{node}_mb_h"] = g.private_mb_h
@@ -55,7 +61,8 @@ def judge(log: Log, resources: Resources) -> Verdict:
         ok &= kept
         lines.append(
             f"{node:<18} memory {g.private_mb_h:+.2f} +- {g.error_mb_h:.2f} MB/h (promised < {SLOPE_MB_H:g}; with shared segments "
-            f"{g.resident_mb_h:+.2f}), descriptors {g.descriptors:+d}, threads {g.threads:+d}, {60 * g.hours:.0f} min of {g.lives} lives"
+            f"{g.resident_mb_h:+.2f}), descriptors {g.descriptors:+d}, threads {g.threads:+d} (promised within {_FLAT}), "
+            f"{60 * g.hours:.0f} min of {g.lives} lives"
             f"{'' if kept else '  MISSED'}"
         )
     return Verdict(bool(ok), lines, numbers)
