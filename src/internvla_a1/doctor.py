@@ -91,9 +91,16 @@ def _python() -> Iterator[Finding]:
 
 
 def _module(area: str, module: str, required: bool, fix: str, note: str = "") -> Finding:
-    if importlib.util.find_spec(module) is None:
+    if not _there(module):
         return Finding(area, module, "broken" if required else "missing", note or "not installed", fix)
     return Finding(area, module, "ok", _version(module) or "installed")
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
 
 
 def _version(module: str) -> str:
@@ -202,10 +209,10 @@ def _optional() -> Iterator[Finding]:
         ("launch_ros", f"{apt}ros2launch", "internvla-a1 up runs the same launch files"),
         ("tf2_ros", f"{apt}tf2-ros", "transforms are published and read without it"),
         ("cv_bridge", f"{apt}cv-bridge", "pictures are read without it"),
-        ("moveit", f"{apt}moveit-py", "go_home plans a checked straight line instead"),
+        ("moveit", f"{apt}moveit-py", "go_home plans with roboplan or the executor's own planner instead"),
         ("pinocchio", "pip install pin", "no collision gate without it"),
         ("coal", "pip install coal", "no collision gate without it"),
-        ("roboplan", "pip install roboplan", "no planner around obstacles without it"),
+        ("roboplan.toppra", "pip install roboplan-rrt roboplan-toppra", "go_home plans with the executor's own planner instead"),
         ("ruckig", "pip install ruckig", ""),
     ):
         yield _module("Optional", module, False, fix, note)

@@ -1,7 +1,7 @@
 """Planned motions, e.g. go home: a way free of collisions, then a time along it that every joint can keep.
 
-A planner answers with a PlannedMotion for `Executor.on_planned_motion`, or with a refusal. Embedded: straight where that is
-free, else RRT-connect in joint space on the executor's own collision gate. With MoveIt, its planner stands behind the same protocol.
+A planner answers with a PlannedMotion for `Executor.on_planned_motion`, or with a refusal. Here: straight where that is free, else
+RRT-connect in joint space on the executor's own collision gate. roboplan_planner.py stands behind the same protocol.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from internvla_a1.control.limits import Limits
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.types import FloatArray
 
-SPEED_SHARE = 0.5  # of the limits, for a motion that a person waits for
+SPEED_SHARE = 0.3  # of the limits, for a motion that a person waits for
 SAMPLE_S = 0.02
 _STEP_RAD = 0.2  # growth of a tree
 
@@ -38,16 +38,13 @@ class JointPlanner:
 
     def __init__(self, limits: Limits, gate: CollisionGate | None = None, seed: int = 0, tries: int = 1500) -> None:
         self._limits, self._gate, self._seed, self._tries = limits, gate, seed, tries
-        self.name = "straight" if gate is None else f"RRT-connect on {gate.name}"
+        self.name = "straight" if gate is None else f"straight, or RRT-connect on {gate.name}"
 
     def plan(self, name: str, start: FloatArray, goal: FloatArray) -> PlannedMotion | Refusal:
         """Refused where the goal is outside the soft limits or in collision, or where no way is found."""
-        if not (np.isfinite(goal).all() and np.isfinite(start).all()):
-            return Refusal(Reason.NON_FINITE, f"{name}: start or goal")
-        outside = (goal < self._limits.lower - 1e-9) | (goal > self._limits.upper + 1e-9)
-        if outside.any():
-            joint = self._limits.names[int(np.argmax(outside))]
-            return Refusal(Reason.NOT_ALLOWED, f"{name}: the goal of {joint} is outside its soft limits")
+        refusal = refused_ends(name, start, goal, self._limits)
+        if refusal is not None:
+            return refusal
         way = self._way(start, goal)
         if way is None:
             return Refusal(Reason.COLLISION, f"{name}: no free way found in {self._tries} tries")
@@ -88,6 +85,16 @@ class JointPlanner:
             if j > i + 1 and self._free(way[i], way[j]):
                 way = np.vstack([way[: i + 1], way[j:]])
         return way
+
+
+def refused_ends(name: str, start: FloatArray, goal: FloatArray, limits: Limits) -> Refusal | None:
+    """Why a motion is refused before any planning: not finite, or a goal outside the soft limits."""
+    if not (np.isfinite(goal).all() and np.isfinite(start).all()):
+        return Refusal(Reason.NON_FINITE, f"{name}: start or goal")
+    outside = (goal < limits.lower - 1e-9) | (goal > limits.upper + 1e-9)
+    if not outside.any():
+        return None
+    return Refusal(Reason.NOT_ALLOWED, f"{name}: the goal of {limits.names[int(np.argmax(outside))]} is outside its soft limits")
 
 
 class _Tree:

@@ -26,7 +26,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
-from internvla_a1.nodes.homing import make_gate, make_planner
+from internvla_a1.nodes.homing import PLANNERS, make_gate, make_planner
 from internvla_a1.ros import convert, diagnostics, joints, qos
 from internvla_a1.ros.arm_drivers import DRIVERS, make_driver
 from internvla_a1.ros.lifecycle import ManagedNode
@@ -48,7 +48,7 @@ class ExecutorParams(ExecutorConfig):
     robot: str = text("config/robots/demo_arm.yaml", "Robot file: joints, limits, groups, controllers", required=True)
     driver: str = text("topic", "How segments reach the controllers", choices=DRIVERS)
     collision: str = text("auto", "Collision gate; auto: where pinocchio and coal are installed", choices=("auto", "pinocchio", "none"))
-    planner: str = text("auto", "Planner of go_home; auto: MoveIt where it is installed", choices=("auto", "moveit", "straight"))
+    planner: str = text("auto", "Planner of go_home; auto: the first of MoveIt, roboplan and its own that is here", choices=PLANNERS)
     lead_s: float = number(0.02, "s", 0.0, 0.1, "Plans change this far ahead of now: the time a segment needs to the controller")
     status_rate: float = number(20.0, "Hz", 10.0, 100.0, "Rate of executor/status")
     max_surprise: float = number(0.0, "", 0.0, 100.0, "Surprise score above which the policy is put on hold; 0: never")
@@ -89,8 +89,8 @@ class ExecutorNode(ManagedNode):
         self.params, self._lead_ns = params, nanoseconds(params.lead_s)
         self.robot = load_robot(find(params.robot))
         self.gate = make_gate(params.collision, self.robot, self.get_logger().warning)
-        self.planner = make_planner(params.planner, self.robot, self.gate, self.get_logger().warning)
-        self.core = Executor(self.robot, params.core, self.gate)  # in HOLD; faults latch across deactivation
+        self.core = core = Executor(self.robot, params.core, self.gate)  # in HOLD; faults latch across deactivation
+        self.planner = make_planner(params.planner, self.robot, core.limits, self.gate, self.get_logger().warning)
         self.driver = make_driver(params.driver, self, self.robot, self._on_controller)
         self._status_out = self.publisher(ExecutorStatus, "executor/status", qos.RELIABLE)
         self._handover_out = self.publisher(HandoverState, "handover/state", qos.LATCHED)
@@ -181,6 +181,7 @@ class ExecutorNode(ManagedNode):
         )  # fmt: skip
         self.diagnostics.update({f"refused/{reason}": count for reason, count in s.refusals.items()})
         self.diagnostics.update({"mode": out.handover.mode.name, "moving": s.moving, "collision_gate": s.collision_gate})
+        self.diagnostics.set("planner", self.planner.name)
         self.diagnostics.update({"chunks_accepted": s.chunks_accepted, "chunks_rejected": s.chunks_rejected})
         self.diagnostics.set("faults", "; ".join(str(f) for f in out.faults) or "none")
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
 from internvla_a1.control.collision_protocol import CollisionGate
+from internvla_a1.control.limits import Limits
+from internvla_a1.control.planning import JointPlanner
+from internvla_a1.control.planning import Planner as EmbeddedPlanner
+from internvla_a1.control.roboplan_planner import RoboplanPlanner
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
-from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.faults import Refusal
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 from internvla_a1.ros.urdf import load_urdf
 
-_POINTS = 50
-_SPEED = 0.3  # share of the velocity and acceleration limits that a homing motion uses
+_OWN_TRIES = 400  # the node answers nothing else meanwhile
+PLANNERS = ("auto", "moveit", "roboplan", "own")
 
 Path = tuple[FloatArray, FloatArray]
 
@@ -29,28 +31,15 @@ class Planner(Protocol):
     def plan(self, start: FloatArray, goal: FloatArray) -> Path | Refusal: ...
 
 
-class StraightPlanner:
-    """A straight line in joint space, at rest at both ends, within 30 % of the limits; refused where the gate sees a collision."""
+class _Embedded:
+    """A planner of the core, which needs no ROS."""
 
-    name = "straight"
-
-    def __init__(self, robot: RobotSpec, gate: CollisionGate | None) -> None:
-        self._velocity, self._acceleration = robot.array("max_velocity"), robot.array("max_acceleration")
-        self._gate = gate
+    def __init__(self, planner: EmbeddedPlanner) -> None:
+        self._planner, self.name = planner, planner.name
 
     def plan(self, start: FloatArray, goal: FloatArray) -> Path | Refusal:
-        """start, goal: (joints,) rad or m. Minimum-jerk timing: peak velocity 1.875 d/T, peak acceleration 5.7735 d/T²."""
-        distance = np.abs(goal - start)
-        for_velocity = 1.875 * distance / (_SPEED * self._velocity)
-        for_acceleration = np.sqrt(5.7735 * distance / (_SPEED * self._acceleration))
-        duration = max(0.2, float(np.max(for_velocity)), float(np.max(for_acceleration)))
-        s = np.linspace(0.0, 1.0, _POINTS)
-        positions = start + np.outer(s**3 * (10 - 15 * s + 6 * s**2), goal - start)
-        if self._gate is not None:
-            found = self._gate.check(start, positions)
-            if found.safe < len(positions):
-                return Refusal(Reason.COLLISION, f"on the straight way: {found.hit}")
-        return s * duration, positions
+        motion = self._planner.plan("home", start, goal)
+        return motion if isinstance(motion, Refusal) else (motion.times_s, motion.positions)
 
 
 def make_gate(kind: str, robot: RobotSpec, warn: Callable[[str], None]) -> CollisionGate | None:
@@ -71,19 +60,32 @@ def make_gate(kind: str, robot: RobotSpec, warn: Callable[[str], None]) -> Colli
         return None
 
 
-def make_planner(kind: str, robot: RobotSpec, gate: CollisionGate | None, warn: Callable[[str], None]) -> Planner:
-    """kind auto: MoveIt where it is, else straight; moveit: required. Raises MissingDependencyError or ConfigError."""
-    if kind in ("auto", "moveit"):
-        try:
-            from internvla_a1.ros.moveit import MoveItPlanner
+def make_planner(kind: str, robot: RobotSpec, limits: Limits, gate: CollisionGate | None, warn: Callable[[str], None]) -> Planner:
+    """kind auto: the first of MoveIt, roboplan and the core's own that is here; another of PLANNERS: that one, required.
 
-            return MoveItPlanner(robot, robot.groups[0].name)
-        except (MissingDependencyError, ConfigError) as error:
-            if kind == "moveit":
-                raise
-            if isinstance(error, ConfigError):
-                warn(f"MoveIt is not used: {error}")
-    return StraightPlanner(robot, gate)
+    limits: the executor's. Raises MissingDependencyError or ConfigError.
+    """
+    makers: dict[str, Callable[[], Planner]] = {
+        "moveit": lambda: _moveit(robot),
+        "roboplan": lambda: _Embedded(RoboplanPlanner(robot, limits, load_urdf(robot.urdf), _srdf(robot), gate=gate)),
+        "own": lambda: _Embedded(JointPlanner(limits, gate, tries=_OWN_TRIES)),
+    }
+    if kind != "auto":
+        return makers[kind]()
+    for name in ("moveit", "roboplan"):
+        try:
+            return makers[name]()
+        except MissingDependencyError:
+            continue
+        except ConfigError as error:
+            warn(f"{name} is not used: {error}")
+    return makers["own"]()
+
+
+def _moveit(robot: RobotSpec) -> Planner:
+    from internvla_a1.ros.moveit import MoveItPlanner
+
+    return MoveItPlanner(robot, robot.groups[0].name)
 
 
 def _srdf(robot: RobotSpec) -> str:

@@ -41,7 +41,7 @@ def ends(rig: Rig) -> tuple[FloatArray, FloatArray]:
     return start, goal
 
 
-def test_a_free_way_is_straight_within_half_the_limits_and_arrives() -> None:
+def test_a_free_way_is_straight_within_three_tenths_of_the_limits_and_arrives() -> None:
     rig = Rig()
     start, goal = ends(rig)
     limits = rig.executor.limits
@@ -50,7 +50,7 @@ def test_a_free_way_is_straight_within_half_the_limits_and_arrives() -> None:
     assert np.array_equal(motion.positions[0], start) and np.allclose(motion.positions[-1], goal)
     assert (np.diff(motion.times_s) > 0).all()
     speed = np.diff(motion.positions, axis=0) / np.diff(motion.times_s)[:, None]
-    assert (np.abs(speed) <= 0.5 * limits.velocity * 1.02).all()
+    assert (np.abs(speed) <= 0.3 * limits.velocity * 1.02).all()
     rig = Rig(start=start)
     rig.step(3)
     assert rig.executor.on_planned_motion(motion, rig.now) is None
