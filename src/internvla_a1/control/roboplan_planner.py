@@ -1,11 +1,12 @@
 """Planned motions by roboplan, where it is installed: RRT-connect for the way, TOPP-RA for the time along it.
 
 roboplan checks the exact meshes without a margin; the executor's gate, which takes hulls and keeps a distance, has the last word.
+Where it refuses every way that roboplan finds, the planner that works on the gate itself has a go.
 """
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,15 @@ import numpy as np
 from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.interface import PlannedMotion
 from internvla_a1.control.limits import Limits
-from internvla_a1.control.planning import SAMPLE_S, SPEED_SHARE, refused_ends, time_scaled
+from internvla_a1.control.planning import SAMPLE_S, SPEED_SHARE, JointPlanner, refused_ends, time_scaled
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.robot import BoxSpec, RobotSpec
 from internvla_a1.core.types import FloatArray
 
 _GROUP = "commanded_joints"
-_TRIES = 4  # ways that the gate may refuse, each from another seed
+_TRIES = 2  # ways that the gate may refuse, each from another seed
+_OWN_TRIES = 400
 _TIME_S = 1.0  # for one way: the executor answers nothing else meanwhile, and its arm is at rest
 _STEP_RAD = 0.05  # between two collision checks
 _CONNECT_RAD = 0.5  # longest edge of a tree
@@ -69,10 +71,12 @@ class RoboplanPlanner:
             raise ConfigError.asked("joint of the URDF", missing[0], known)
         if srdf:
             scene.importSrdf(srdf)
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:  # the library reads limits from files only
-            file.write(_limits_text(self._limits))
-            file.flush()
-            scene.importJointLimitsFromConfig(self._core.loadJointLimitsConfig(file.name))
+        memory = os.memfd_create("limits")  # the library reads limits from a path only; nothing here needs the disk
+        try:
+            os.write(memory, _limits_text(self._limits).encode())
+            scene.importJointLimitsFromConfig(self._core.loadJointLimitsConfig(f"/proc/self/fd/{memory}"))
+        finally:
+            os.close(memory)
         scene.addGroup(_GROUP, self._names)
         for box in robot.scene:
             self._add_box(scene, box)
@@ -107,6 +111,14 @@ class RoboplanPlanner:
                         return motion
             except RuntimeError as error:
                 why = str(error)
+        return self._around(name, start, goal, why)
+
+    def _around(self, name: str, start: FloatArray, goal: FloatArray, why: str) -> PlannedMotion | Refusal:
+        """Close to things, or between them, only the gate's own distances help; without a gate nothing else knows what is in the way."""
+        if self._gate is not None:
+            answer = JointPlanner(self._limits, self._gate, self._seed, _OWN_TRIES).plan(name, start, goal)
+            if isinstance(answer, PlannedMotion):
+                return answer
         return Refusal(Reason.COLLISION, f"{name}: no free way found: {why}")
 
     def _way(self, start: FloatArray, goal: FloatArray, seed: int) -> Any:

@@ -108,6 +108,22 @@ def test_a_goal_in_collision_is_refused_with_the_reason(scene: Scene) -> None:
     assert isinstance(answer, Refusal) and answer.reason is Reason.COLLISION and "collision" in answer.detail.lower()
 
 
+def test_an_arm_closer_to_a_box_than_roboplan_begins_still_gets_home(scene: Scene) -> None:
+    start = scene.start.copy()
+    while scene.gate.hit(start) == "":
+        start[0] -= 0.002
+    start[0] += 0.002
+    motion = planned(scene.planner().plan("home", start, scene.start))
+    assert np.allclose(motion.positions[[0, -1]], [start, scene.start])
+
+
+def test_without_a_gate_a_way_that_roboplan_refuses_is_not_tried_straight(scene: Scene) -> None:
+    goal = scene.goal.copy()
+    goal[0] = 0.0
+    planner = RoboplanPlanner(scene.robot, scene.limits, scene.arm.urdf, scene.arm.srdf, [scene.arm.packages])
+    assert isinstance(planner.plan("home", scene.start, goal), Refusal)
+
+
 def test_the_gate_has_the_last_word(scene: Scene) -> None:
     class Timid:
         name = "timid"
