@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,18 +91,34 @@ class PinocchioGate:
 
     def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
         """How many leading waypoints of path (waypoints, joints) are free, with the straight way to each from the one before."""
-        before, checks = start, 0
-        for k, waypoint in enumerate(np.clip(path, self._lower, self._upper)):  # the limiter goes no further either
-            parts = int(np.abs(waypoint - before).max() / STEP_RAD) + 1
-            checks += parts
-            if checks > MOST_CHECKS:
-                return PathCheck(k, f"nothing, but the way is too long to check at once ({MOST_CHECKS} configurations)")
-            for share in np.arange(1, parts + 1) / parts:
-                what = self.hit(before + share * (waypoint - before))
-                if what:
-                    return PathCheck(k, what)
-            before = waypoint
-        return PathCheck(len(path))
+        return walk(self.hit, start, np.clip(path, self._lower, self._upper))  # the limiter goes no further either
+
+
+def walk(hit: Callable[[FloatArray], str], start: FloatArray, path: FloatArray) -> PathCheck:
+    """Asks hit about start (joints,) -> path (waypoints, joints), straight in between, until it names something."""
+    before, checks = start, 0
+    for k, waypoint in enumerate(path):
+        parts = int(np.abs(waypoint - before).max() / STEP_RAD) + 1
+        checks += parts
+        if checks > MOST_CHECKS:
+            return PathCheck(k, f"nothing, but the way is too long to check at once ({MOST_CHECKS} configurations)")
+        for share in np.arange(1, parts + 1) / parts:
+            what = hit(before + share * (waypoint - before))
+            if what:
+                return PathCheck(k, what)
+        before = waypoint
+    return PathCheck(len(path))
+
+
+class StateGate:
+    """A gate on any checker of single configurations, e.g. MoveIt's planning scene."""
+
+    def __init__(self, name: str, hit: Callable[[FloatArray], str], robot: RobotSpec) -> None:
+        self.name, self._hit = name, hit
+        self._lower, self._upper = robot.array("lower"), robot.array("upper")
+
+    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+        return walk(self._hit, start, np.clip(path, self._lower, self._upper))
 
 
 def _hulls(shapes: Any, coal: Any) -> Any:

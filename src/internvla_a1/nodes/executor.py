@@ -26,7 +26,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
-from internvla_a1.nodes.homing import PLANNERS, make_gate, make_planner
+from internvla_a1.nodes.homing import GATES, PLANNERS, make_gate, make_planner
 from internvla_a1.ros import convert, diagnostics, joints, qos
 from internvla_a1.ros.arm_drivers import DRIVERS, make_driver
 from internvla_a1.ros.lifecycle import ManagedNode
@@ -47,7 +47,7 @@ class ExecutorParams(ExecutorConfig):
 
     robot: str = text("config/robots/demo_arm.yaml", "Robot file: joints, limits, groups, controllers", required=True)
     driver: str = text("topic", "How segments reach the controllers", choices=DRIVERS)
-    collision: str = text("auto", "Collision gate; auto: where pinocchio and coal are installed", choices=("auto", "pinocchio", "none"))
+    collision: str = text("auto", "Collision gate; auto: pinocchio with coal where it is installed, else MoveIt", choices=GATES)
     planner: str = text("auto", "Planner of go_home; auto: the first of MoveIt, roboplan and its own that is here", choices=PLANNERS)
     lead_s: float = number(0.02, "s", 0.0, 0.1, "Plans change this far ahead of now: the time a segment needs to the controller")
     status_rate: float = number(20.0, "Hz", 10.0, 100.0, "Rate of executor/status")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from internvla_a1.control.collision import PinocchioGate, StateGate
 from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.limits import Limits
 from internvla_a1.control.planning import JointPlanner
@@ -18,6 +19,7 @@ from internvla_a1.core.types import FloatArray
 from internvla_a1.ros.urdf import load_urdf
 
 _OWN_TRIES = 400  # the node answers nothing else meanwhile
+GATES = ("auto", "moveit", "pinocchio", "none")
 PLANNERS = ("auto", "moveit", "roboplan", "own")
 
 Path = tuple[FloatArray, FloatArray]
@@ -43,21 +45,32 @@ class _Embedded:
 
 
 def make_gate(kind: str, robot: RobotSpec, warn: Callable[[str], None]) -> CollisionGate | None:
-    """kind auto: the gate where its packages are, with a warning where not; pinocchio: required; none: without.
-
-    Raises MissingDependencyError or ConfigError.
-    """
+    """kind auto: pinocchio, whose time for a chunk is known, else MoveIt, with a warning where neither is here; moveit, pinocchio:
+    required; none: without. Raises MissingDependencyError or ConfigError."""
+    makers = {"pinocchio": _pinocchio_gate, "moveit": _moveit_gate}
     if kind == "none":
         return None
-    from internvla_a1.control.collision import PinocchioGate
+    if kind != "auto":
+        return makers[kind](robot)
+    why = []
+    for make in makers.values():
+        try:
+            return make(robot)
+        except MissingDependencyError as error:
+            why.append(str(error))
+    warn(f"no collision check: {'; '.join(why)}")
+    return None
 
-    try:
-        return PinocchioGate(robot, load_urdf(robot.urdf), _srdf(robot))
-    except MissingDependencyError as error:
-        if kind != "auto":
-            raise
-        warn(f"no collision check: {error}")
-        return None
+
+def _moveit_gate(robot: RobotSpec) -> CollisionGate:
+    from internvla_a1.ros.moveit import MoveItScene
+
+    scene = MoveItScene(robot)
+    return StateGate(scene.name, scene.hit, robot)
+
+
+def _pinocchio_gate(robot: RobotSpec) -> CollisionGate:
+    return PinocchioGate(robot, load_urdf(robot.urdf), _srdf(robot))
 
 
 def make_planner(kind: str, robot: RobotSpec, limits: Limits, gate: CollisionGate | None, warn: Callable[[str], None]) -> Planner:
