@@ -113,6 +113,30 @@ def a_late_segment_leaves_no_step() -> bool:
     return float(np.abs(segment.positions[0] - followed.sample(start - followed.stamp_ns / NS)[0]).max()) < 1e-6
 
 
+class Beam:
+    """Across joint 1, a little further than the arm stands; whoever is beyond it touches it."""
+
+    name = "beam"
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def check(self, start: np.ndarray, path: np.ndarray) -> PathCheck:
+        beyond = np.flatnonzero(path[:, 0] > self.at)
+        return PathCheck(int(beyond[0]), "link_1 with the beam") if len(beyond) else PathCheck(len(path))
+
+
+def no_braking_tail_reaches_what_the_chunk_was_cut_before() -> bool:
+    """A chunk hurries towards the beam; whenever the executor dies, the arm comes to rest before it."""
+    rig = Rig(collision=Beam(middle(demo_robot())[0] + 0.6))
+    rig.give_policy()
+    hurry = {"path": lambda t: middle(rig.robot) + np.outer(np.clip(1.6 * (t - t[0]) - 0.3, 0.0, 3.0), np.arange(7) == 0)}
+    rig.send_chunk(delay_s=0.0, **hurry)
+    rig.step(150)
+    reached = max(float(s.positions[:, 0].max()) for s in rig.log.segments) - middle(rig.robot)[0]
+    return 0.4 < reached <= 0.6 + 1e-6
+
+
 def a_person_does_not_drive_into_the_wall() -> bool:
     rig = Rig(collision=Wall())
     rig.step(2)
@@ -147,6 +171,7 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "order and lateness of chunks": (ChunkBuffer, "refuse", nothing, kept(policy.row_12)),
     "give-back": (gate.ChunkGate, "admit", lambda self, chunk, now, _: admit(self, chunk, now, -(2**62)), kept(people.row_24)),
     "collision gate": (executor, "admit_chunk", lambda chunk, *_: chunk, a_colliding_chunk_is_refused),
+    "collision gate of plans": (mover.Mover, "_touched", lambda *_: "", no_braking_tail_reaches_what_the_chunk_was_cut_before),
     "late segment": (mover.Mover, "take_back", nothing, a_late_segment_leaves_no_step),
     "collision gate of teleop": (handover_module.TeleopInput, "restrain", lambda *_: "", a_person_does_not_drive_into_the_wall),
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
@@ -190,7 +215,7 @@ def test_without_this_guard_a_figure_is_missed_and_with_it_none(name: str, monke
 
 EXTRA = [
     a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused,
-    a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall,
+    a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall, no_braking_tail_reaches_what_the_chunk_was_cut_before,
 ]  # fmt: skip
 
 

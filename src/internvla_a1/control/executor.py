@@ -51,7 +51,7 @@ class Executor:
         self._chunks = ChunkBuffer(config)
         self._teleop = TeleopInput(config, self._clock, self._measured.matcher)
         self._motion: tuple[PlannedMotion, int] | None = None
-        self._mover = Mover(robot, config)
+        self._mover = Mover(robot, config, collision)
         self._ticks = 0
         self._last_tick: Now | None = None
 

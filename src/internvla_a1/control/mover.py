@@ -6,19 +6,21 @@ from collections import deque
 
 import numpy as np
 
+from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.handover import Authority
 from internvla_a1.control.interface import Segment
 from internvla_a1.control.limiter import CELL_S, Reference, Tracker, brake, follow
 from internvla_a1.control.limits import Limits, limits_of
-from internvla_a1.control.output import plan_refusal, segment_of, start_offset
+from internvla_a1.control.output import plan_refusal, segment_of, start_offset, waypoints
 from internvla_a1.control.plan import KNOT_NS, Plan, resting
 from internvla_a1.control.watchdogs import moved_by_hand
 from internvla_a1.core.clock import nanoseconds
-from internvla_a1.core.faults import Fault, Refusal
+from internvla_a1.core.faults import Fault, Reason, Refusal
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 
+_SHORTER = (5, 2, 1)  # cells of cover, tried in turn where the whole cover would end in a collision
 _REMEMBERED = 128  # ticks of commanded positions
 
 
@@ -30,7 +32,8 @@ def knot_of(motion_ns: int) -> int:
 class Mover:
     """The plan in execution. Its state at now is what the arm was told, however late this process is."""
 
-    def __init__(self, robot: RobotSpec, config: ExecutorConfig) -> None:
+    def __init__(self, robot: RobotSpec, config: ExecutorConfig, collision: CollisionGate | None = None) -> None:
+        self.collision = collision
         self.limits = limits_of(robot, config)
         self.plan: Plan | None = None
         self.authority: Authority | None = None
@@ -110,10 +113,10 @@ class Mover:
         asked = self.authority.apply(wanted, self.times(knot)[1:-1])
         inside = np.clip(asked.q, self.bounds.lower, self.bounds.upper)
         free = inside == asked.q
-        plan, limited = follow(before, knot, Reference(inside, asked.v * free, asked.a * free), self.bounds, self._tracker)
-        refusal = plan_refusal(plan, before, knot, self.bounds)
-        if refusal is not None:  # the plan before goes on, and it ends at rest
-            return refusal
+        planned = self._planned(before, knot, Reference(inside, asked.v * free, asked.a * free))
+        if isinstance(planned, Refusal):  # the plan before goes on, and it ends at rest
+            return planned
+        plan, limited = planned
         if before.rest_after(knot) and not plan.rest_after(knot):
             joint, distance = start_offset(plan, measured, self._gripper, self._names)
             if distance > self._config.start_tolerance:
@@ -122,6 +125,30 @@ class Mover:
         self.plan, self._stopping = plan, ""
         self.limited = limited or not free.all()
         return None
+
+    def _planned(self, before: Plan, knot: int, ref: Reference) -> tuple[Plan, bool] | Refusal:
+        """A plan that may be sent, and whether a limit had a say. Near something it follows for a shorter time before it brakes.
+
+        A chunk's waypoints are free, and so is a person's target; the braking tail off the way to them need not be.
+        """
+        touched = ""
+        for cells in sorted({self._cells, *(c for c in _SHORTER if c < self._cells)}, reverse=True):
+            part = Reference(ref.q[: cells + 1], ref.v[: cells + 1], ref.a[: cells + 1])
+            plan, limited = follow(before, knot, part, self.bounds, self._tracker)
+            refusal = plan_refusal(plan, before, knot, self.bounds)
+            if refusal is not None:
+                return refusal
+            touched = self._touched(plan)
+            if not touched:
+                return plan, limited
+        return Refusal(Reason.COLLISION, f"the plan to its rest: {touched}")
+
+    def _touched(self, plan: Plan) -> str:
+        """What the arm would touch until the plan's rest; empty if nothing. An arm that is too near already may be moved away."""
+        if self.collision is None:
+            return ""
+        result = self.collision.check(plan.q[0], waypoints(plan))
+        return result.hit if result.hit and self.collision.check(plan.q[0], plan.q[:1]).safe else ""
 
     def stop(self, steepest: bool, knot: int) -> None:
         """Brake, once; the emergency stop also sharpens a stop that is under way."""

@@ -13,6 +13,7 @@ from internvla_a1.core.clock import NS
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.types import FloatArray
 
+_STEP = 0.04  # rad or m; a knot is at most 0.01 more
 _SLACK = 1e-6  # rounding, in the unit of each check
 
 
@@ -37,6 +38,14 @@ def plan_refusal(plan: Plan, before: Plan, knot: int, limits: Limits) -> Refusal
             joint = int(np.argmax(excess.max(axis=0)))
             return Refusal(Reason.PLAN_REFUSED, f"{what} of {limits.names[joint]} over its limit by {excess.max():.6f}")
     return None
+
+
+def waypoints(plan: Plan) -> FloatArray:
+    """(n, joints): few positions that stand for the whole plan, no joint further than _STEP between two, and where it comes to rest."""
+    travel = np.cumsum(np.abs(np.diff(plan.q, axis=0)).max(axis=1, initial=0.0))
+    last = len(plan.q) - 1
+    steps = np.arange(_STEP, travel[-1] if last else 0.0, _STEP)
+    return plan.q[np.append(np.searchsorted(travel, steps, side="right"), last)]
 
 
 def start_offset(plan: Plan, measured: FloatArray, gripper: np.ndarray, names: Sequence[str]) -> tuple[str, float]:

@@ -96,7 +96,7 @@ def tick_figures(ticks: int = 1500) -> list[Figure]:
 
 
 def tick_work_ms(robot: RobotSpec, gate: CollisionGate, about: FloatArray, ticks: int) -> float:
-    """99th percentile, ms, while chunks of a motion about a posture (joints,) are followed at 5 Hz, each checked by the gate.
+    """99th percentile, ms, while chunks of a quick motion about a posture (joints,) are followed at 5 Hz, each checked by the gate.
 
     Raises InternVLAError where the gate cuts one: there would be less to do.
     """
@@ -105,7 +105,7 @@ def tick_work_ms(robot: RobotSpec, gate: CollisionGate, about: FloatArray, ticks
     rig.give_policy()
     for i in range(ticks):
         if i % 20 == 0:
-            rig.send_chunk(path=lambda t: about + swing * np.sin(1.5 * t[:, None]))
+            rig.send_chunk(path=lambda t: about + swing * np.sin(6.0 * t[:, None]))
         rig.clock.advance(TICK_S)
         rig.send_state()
         start = time.thread_time()

