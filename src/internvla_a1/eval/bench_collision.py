@@ -15,7 +15,11 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+# isort: off
+import internvla_a1.sim  # noqa: F401  # chooses what MuJoCo draws with, which has to be before MuJoCo is loaded
 import mujoco
+
+# isort: on
 import numpy as np
 from rich.console import Console
 from rich.progress import track
