@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=Path, help="YAML list of protocols (fields of Protocol, `label`) instead of the options below")
     parser.add_argument("--speed", type=float, nargs="+", default=[0.08], help="belt, m/s")
     parser.add_argument("--change", action="store_true", help="the belt changes speed in mid-episode")
-    parser.add_argument("--execute", type=int, nargs="+", default=[3], help="steps run per chunk, 0: all")
+    parser.add_argument("--execute", type=int, nargs="+", default=[2], help="steps run per chunk, 0: all")
     parser.add_argument("--delay-ms", type=float, nargs="+", default=[0.0], help="observation to chunk; negative: as measured")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=[MODES[0]])
     parser.add_argument("--no-rtc", action="store_true", help="without real-time chunking")

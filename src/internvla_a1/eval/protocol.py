@@ -30,7 +30,7 @@ class Protocol:
 
     speed: float = 0.08
     change: bool = False
-    execute: int = 3
+    execute: int = 2
     delay_s: float = 0.0
     mode: str = "asynchronous"
     rtc: bool = True

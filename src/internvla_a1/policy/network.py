@@ -143,8 +143,10 @@ class NetworkPolicy:
             raise InferenceError(f"committed steps must be finite and (steps, {len(state)}), got {positions.shape}")
         horizon = self.model.config.chunk
         frozen = min(max(committed.frozen, 0), horizon)
-        if self.rtc.max_overlap:
-            positions = positions[: max(self.rtc.max_overlap, frozen, 1)]
+        if self.rtc.soft_steps >= 0:
+            positions = positions[: frozen + self.rtc.soft_steps]
+        if not len(positions):
+            return None, None, 0
         rows, covered = committed_rows(torch.from_numpy(positions), horizon, frozen)
         target = self.pipeline.normalised_actions(rows.float(), state)
         weights = soft_mask(horizon, frozen, covered)

@@ -24,17 +24,19 @@ VelocityHook = Callable[[VelocityField, Tensor, float], Tensor]
 class RtcSettings:
     """max_guidance: beta of the paper; None takes the number of Euler steps, the largest that cannot overshoot (paper: 5 of 5).
 
-    max_overlap: at most this many committed steps guide the new chunk; 0: all that are there.
+    soft_steps: committed steps behind the frozen ones that guide the new chunk as well, ever less; -1: all there are, as in the
+    paper. A policy that is asked many times within a chunk is held back by a long overlap: the tiny one, asked every 0.13 s,
+    sorted 8 of 16 parcels from a belt at 0.16 m/s with all of it and 13 of 16 without.
     """
 
     max_guidance: float | None = None
-    max_overlap: int = 0
+    soft_steps: int = 2
 
     def __post_init__(self) -> None:
         if self.max_guidance is not None and not 0 < self.max_guidance < math.inf:
             raise ConfigError(f"max_guidance must be above 0, not {self.max_guidance}")
-        if self.max_overlap < 0:
-            raise ConfigError(f"max_overlap must not be below 0, not {self.max_overlap}")
+        if self.soft_steps < -1:
+            raise ConfigError(f"soft_steps must not be below -1 (all), not {self.soft_steps}")
 
 
 def soft_mask(horizon: int, frozen: int, overlap: int) -> Tensor:

@@ -129,7 +129,7 @@ def test_committed_rows_are_laid_on_the_grid_of_the_new_chunk() -> None:
     assert laid.shape == (4, 1) and known == 0
 
 
-@pytest.mark.parametrize("wrong", [{"max_guidance": 0.0}, {"max_guidance": math.nan}, {"max_guidance": math.inf}, {"max_overlap": -1}])
+@pytest.mark.parametrize("wrong", [{"max_guidance": 0.0}, {"max_guidance": math.nan}, {"max_guidance": math.inf}, {"soft_steps": -2}])
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError):
         RtcSettings(**wrong)
