@@ -43,7 +43,10 @@ class Action:
 
 @dataclass(frozen=True)
 class BringupConfig:
-    """Times in s. appear_s: how long the first start waits for a node before it goes on without. kill_silent_s 0: never."""
+    """Times in s. appear_s: how long the first start waits for a node before it goes on without. kill_silent_s 0: never.
+
+    deaf_s: a node that beats but answers no transition for so long is killed like a silent one: DDS has not connected its services.
+    """
 
     nodes: tuple[str, ...]
     heartbeat_s: float = 1.0
@@ -53,6 +56,7 @@ class BringupConfig:
     max_failures: int = 5
     window_s: float = 60.0
     kill_silent_s: float = 5.0
+    deaf_s: float = 8.0
     bring_down: bool = False
 
 
@@ -65,6 +69,7 @@ class _Record:
     killed: bool = False
     pending: Step | None = None
     pending_s: float = 0.0
+    asked_s: float | None = None  # since when a transition is asked for in vain
     failures: list[float] = field(default_factory=list)
     not_before_s: float = 0.0
     given_up: bool = False
@@ -112,9 +117,9 @@ class Bringup:
         elif r.lost:
             self._note(False, f"{beat.node} is heard again")
         if beat.pid != r.pid:
-            r.pending, r.killed = None, False
+            r.pending, r.killed, r.asked_s = None, False, None
         elif r.pending is not None and beat.state == _GOALS[r.pending]:
-            r.pending = None  # it got there, even if its answer was lost on the way
+            r.pending, r.asked_s = None, None  # it got there, even if its answer was lost on the way
         elif r.pending is not None and beat.state == _STARTS[r.pending] and now_s - r.pending_s > _LOST_REQUEST_S:
             r.pending = None
         r.state, r.pid, r.heard_s, r.lost = beat.state, beat.pid, now_s, False
@@ -124,7 +129,7 @@ class Bringup:
         r = self._records[node]
         if r.pending is not step:
             return
-        r.pending, r.heard_s = None, now_s
+        r.pending, r.asked_s, r.heard_s = None, None, now_s
         if success:
             r.state = _GOALS[step]
         else:
@@ -156,6 +161,10 @@ class Bringup:
         if silent > self.config.heartbeat_s and not r.lost:
             r.lost = True
             self._note(True, f"{name} is silent for {silent:.1f} s; last heard {r.state}, process {r.pid}")
+        if not r.lost and not r.killed and self.config.kill_silent_s and r.asked_s is not None and now_s - r.asked_s > self.config.deaf_s:
+            r.killed = True
+            self._note(True, f"{name} is heard but has answered nothing for {self.config.deaf_s:g} s")
+            return [Action(name, Step.KILL, r.pid)]
         if r.lost and not r.killed and 0 < self.config.kill_silent_s < silent:
             r.killed = True
             return [Action(name, Step.KILL, r.pid)]
@@ -189,6 +198,7 @@ class Bringup:
 
     def _start(self, name: str, r: _Record, step: Step, now_s: float) -> Action:
         r.pending, r.pending_s = step, now_s
+        r.asked_s = now_s if r.asked_s is None else r.asked_s
         return Action(name, step, r.pid)
 
     def _out(self, r: _Record) -> bool:

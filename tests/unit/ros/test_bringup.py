@@ -173,3 +173,26 @@ def test_a_stranger_is_ignored():
 def test_names_are_relative_to_the_namespace():
     assert resolve(("a", "/x/b", ""), "/cell") == ("/cell/a", "/x/b")
     assert resolve(("a",), "/") == ("/a",)
+
+
+def test_a_node_that_beats_but_answers_nothing_is_killed_once_and_its_successor_is_brought_up():
+    world = both_up(deaf_s=8.0)
+    world.appear(A, 11)  # respawned
+    world.deaf.add(A)
+    world.run(7.0)
+    assert world.killed == []
+    world.run(10.0)
+    assert world.killed == [11] and "/a is heard but has answered nothing for 8 s" in world.notes()
+    world.deaf.clear()
+    world.appear(A, 12)
+    world.run(5.0)
+    assert world.states[A] == ACTIVE and world.killed == [11] and world.bringup.complete
+
+
+def test_where_nothing_may_be_killed_a_deaf_node_is_asked_on():
+    world = both_up(kill_silent_s=0.0)
+    world.appear(A, 11)
+    world.deaf.add(A)
+    assert world.run(30.0).killed == []
+    world.deaf.clear()
+    assert world.run(5.0).states[A] == ACTIVE
