@@ -51,4 +51,4 @@ def test_ground_truth_and_the_third_camera_change_nothing(policy: NetworkPolicy)
 def test_parcels_end_in_the_bin_that_was_asked_for() -> None:
     """Seeds 1 to 4, no delay, so the same on every run of a machine; the rates with their intervals are in the model card."""
     loop = loop_of(Case(WEIGHTS, Protocol(speed=0.08)))
-    assert sum(loop.episode(seed).success for seed in range(1, 5)) >= 2
+    assert sum(loop.episode(seed).success for seed in range(1, 5)) >= 3
