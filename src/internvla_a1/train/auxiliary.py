@@ -1,4 +1,4 @@
-"""Heads that exist in training only: where the instructed colour is, per image token, and where the instructed parcel lies.
+"""Heads that exist in training only: where the instructed colour is, per image token, where its parcel lies, how fast the belt runs.
 
 Grounding was what the small policy lacked (demo.md): without these it goes cleanly to the wrong parcel. Labels of the first come
 from the pixels alone, so any colour may be asked for.
@@ -64,3 +64,29 @@ class TargetHead(nn.Module):
         pooled = (und_out.float() * weight).sum(1) / weight.sum(1).clamp(min=1)
         error = F.smooth_l1_loss(self.linear(pooled), (target - self.mean) / self.std, beta=0.1, reduction="none")
         return {"target": ((error.mean(-1) * known).sum(), known.float().sum())}
+
+
+class SpeedHead(nn.Module):
+    """Speed of the belt, read from the mean of the generation expert's tokens: what the past frame is there for.
+
+    The action and foresight losses alone taught it slowly: the policy closed its fingers where a belt of middle speed would have
+    brought the parcel.
+    """
+
+    def __init__(self, width: int, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, 1)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, gen_in: Tensor, speed: Tensor, known: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """gen_in: (B, M, width); speed: (B,) m/s; known: (B,) bool, false without data or without a past frame."""
+        error = F.smooth_l1_loss(self.predict(gen_in), (speed - self.mean) / self.std, beta=0.1, reduction="none")
+        return {"speed": ((error * known).sum(), known.float().sum())}
+
+    def predict(self, gen_in: Tensor) -> Tensor:
+        """(B, M, width) -> (B,) in standard deviations from the mean."""
+        return self.linear(self.norm(gen_in.float().mean(1)))[:, 0]

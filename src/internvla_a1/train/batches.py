@@ -23,7 +23,8 @@ from internvla_a1.train.cache import Cache, action_chunks
 from internvla_a1.train.config import AugmentConfig
 from internvla_a1.train.sources import OpenSource
 
-LATENTS, NOISE, TIME, IS_PAD, TARGET, COLOR, RAW = "latents", "noise", "time", "action_is_pad", "target", "color", "raw"
+LATENTS, NOISE, TIME, IS_PAD = "latents", "noise", "time", "action_is_pad"
+TARGET, SPEED, COLOR, RAW = "target", "speed", "color", "raw"
 
 
 def random_of(seed: int, step: int, purpose: int) -> np.random.Generator:
@@ -135,6 +136,8 @@ class CachedBatches:
             "observation.language.attention_mask": torch.tensor(attention),
         }
         now = self.offsets.index(0)
+        if cache.speed is not None:  # without a past nobody could tell
+            batch[SPEED] = torch.from_numpy(np.where(times[:, 0] == times[:, now], np.float32(np.nan), cache.speed[frames]))
         needed = times[:, now : now + 1] if self.latents is not None else times
         self._pictures(batch, cache, source, needed, {k: v[places] for k, v in jitter.items()})
         if self.latents is not None:

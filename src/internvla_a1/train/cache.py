@@ -22,7 +22,8 @@ class Cache:
     """One data set, decoded. N frames in the order of the episodes.
 
     images (N, V, S, S, 3) uint8; state, action (N, D) float32; first, last (N,): bounds of the frame's episode; task (N,)
-    index into tasks; target (N, 3) m, NaN where unknown; usable: frames that may be trained on.
+    index into tasks; target (N, 3) m, NaN where unknown; speed (N,) m/s of the belt or None;
+    usable: frames that may be trained on.
     """
 
     images: np.ndarray
@@ -33,6 +34,7 @@ class Cache:
     task: np.ndarray
     tasks: tuple[str, ...]
     target: np.ndarray
+    speed: np.ndarray | None
     usable: np.ndarray
     folder: Path
 
@@ -49,6 +51,7 @@ def build_cache(
     side: int,
     target_key: str = "",
     label_key: str = "label_valid",
+    speed_key: str = "",
     report: Callable[[int, int], None] | None = None,
 ) -> Cache:
     """Decode a data set into `folder`, going on where an interrupted run stopped; return it opened."""
@@ -74,19 +77,22 @@ def build_cache(
             _write(mark, {"note": note, "episodes": e + 1})
         if report is not None:
             report(e + 1, e + 1)
-    return _numbers(source, folder, starts, target_key, label_key)
+    return _numbers(source, folder, starts, target_key, label_key, speed_key)
 
 
-def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: str, label_key: str) -> Cache:
+def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: str, label_key: str, speed_key: str) -> Cache:
     dataset, layout = source.dataset, source.layout
     total = int(starts[-1])
     images = np.load(folder / "images.npy", mmap_mode="r")
     known = dataset.info.features
-    if target_key and target_key not in known:
-        raise ConfigError(f"{dataset.root}: the target loss needs the feature {target_key!r}, which is not there; set loss.target: 0")
-    keys = [*layout.state_keys, *layout.action_keys, *([target_key] if target_key else []), *([label_key] if label_key in known else [])]
+    for loss, key in (("target", target_key), ("speed", speed_key)):
+        if key and key not in known:
+            raise ConfigError(f"{dataset.root}: the {loss} loss needs the feature {key!r}, which is not there; set loss.{loss}: 0")
+    extra = [k for k in (target_key, speed_key) if k] + [k for k in (label_key,) if k in known]
+    keys = [*layout.state_keys, *layout.action_keys, *extra]
     state, action = (np.zeros((total, source.size), np.float32) for _ in range(2))
     target, usable = np.full((total, 3), np.nan, np.float32), np.ones(total, bool)
+    speed = np.zeros(total, np.float32) if speed_key else None
     task = np.zeros(total, np.int32)
     tasks: dict[str, int] = {}
     for e, entry in enumerate(dataset.episodes):
@@ -96,6 +102,8 @@ def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: s
         action[rows] = np.concatenate([numbers[k] for k in layout.action_keys], 1)
         if target_key:
             target[rows] = numbers[target_key]
+        if speed is not None:
+            speed[rows] = numbers[speed_key][:, 0]
         if label_key in known:
             usable[rows] = numbers[label_key][:, 0] > 0.5
         task[rows] = [tasks.setdefault(dataset.instruction(e, t), len(tasks)) for t in range(entry.length)]
@@ -103,7 +111,7 @@ def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: s
     last = np.repeat(starts[1:] - 1, np.diff(starts))
     texts = tuple(tasks)
     usable &= np.array([bool(t.strip()) for t in texts])[task]
-    return Cache(images, state, action, first, last, task, texts, target, usable, folder)
+    return Cache(images, state, action, first, last, task, texts, target, speed, usable, folder)
 
 
 def build_latents(

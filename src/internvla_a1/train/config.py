@@ -71,12 +71,14 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the losses. grounding and target are heads that exist in training only."""
+    """Weights of the losses. grounding, target and speed (of the belt) are heads that exist in training only."""
 
     lambda_gen: float = 0.01
     grounding: float = 0.0
     target: float = 0.0
     target_key: str = "privileged.target_position"
+    speed: float = 0.0
+    speed_key: str = "privileged.belt_speed"
     mask_padded_actions: bool = False  # the published loss counts the steps past the end of an episode
     object_weight: float = 25.0  # codec: extra weight of coloured pixels
 

@@ -141,13 +141,15 @@ def _tokenizer(config: TrainConfig, model: InternVLAA1, sources: tuple[OpenSourc
     return own
 
 
-def open_caches(config: TrainConfig, sources: tuple[OpenSource, ...], side: int, target_key: str = "") -> list[Cache]:
+def open_caches(config: TrainConfig, sources: tuple[OpenSource, ...], side: int) -> list[Cache]:
     """The decoded data sets under data.cache, made where they are missing; folders are named for what they hold."""
+    target_key = config.loss.target_key if config.loss.target else ""
+    speed_key = config.loss.speed_key if config.loss.speed else ""
     caches = []
     for source in sources:
         text = f"{source.dataset.root.resolve()}|{source.dataset.total_frames}|{side}|{sorted(source.layout.views.items())}"
         name = f"{source.dataset.root.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        caches.append(build_cache(source, Path(config.data.cache) / name, side, target_key))
+        caches.append(build_cache(source, Path(config.data.cache) / name, side, target_key, speed_key=speed_key))
     return caches
 
 
@@ -160,7 +162,7 @@ def make_batches(config: TrainConfig, materials: Materials, latents: bool, any_c
     if not config.data.cache or isinstance(vision, QwenVisionConfig):
         mixture = Mixture(tuple(len(s.samples) for s in sources), weights_or_none, config.seed)
         return FolderBatches(sources, materials.numbers, mixture, materials.tokenizer, model.config)
-    caches = open_caches(config, sources, vision.image, config.loss.target_key if config.loss.target else "")
+    caches = open_caches(config, sources, vision.image)
     mixture = Mixture(tuple(int(c.usable.sum()) for c in caches), weights_or_none, config.seed)
     stored = [latents_of(model, c) for c in caches] if latents else None
     return CachedBatches(

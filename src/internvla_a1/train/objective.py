@@ -23,12 +23,16 @@ Parts = dict[str, tuple[Tensor, Tensor]]  # name -> (sum of the loss, number of 
 
 @dataclass(frozen=True)
 class JointPass:
-    """velocity: (B, R, chunk, action_dim). predicted: (N, 16, h, w) of existing views. und_out: (B, P, und hidden) or None."""
+    """velocity: (B, R, chunk, action_dim). predicted: (N, 16, h, w) of existing views. und_out: (B, P, und hidden) or None.
+
+    gen_in: (B, M, gen hidden), the generation expert's tokens as they enter the last layer, the last that the action expert reads.
+    """
 
     layout: Layout
     velocity: Tensor
     predicted: Tensor
     und_out: Tensor | None
+    gen_in: Tensor
 
 
 def drawn_mask(mask: Tensor, past: int, draws: int) -> Tensor:
@@ -66,8 +70,13 @@ def block_masks(mask: Tensor, counts: list[int]) -> list[Tensor | None]:
     return masks
 
 
-def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, want_und: bool, recompute: bool) -> list[Tensor]:
-    """`Mixture.joint` layer by layer, so that activations can be recomputed in the backward pass (gradient checkpointing)."""
+def joint_layers(
+    mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, want_und: bool, recompute: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """`Mixture.joint` layer by layer, so that activations can be recomputed in the backward pass (gradient checkpointing).
+
+    Returns what leaves the last layer and what enters it, an entry for each expert.
+    """
     experts = (mixture.und, mixture.gen, mixture.act)
     counts = [x.shape[1] for x in xs]
     masks = block_masks(mask, counts)
@@ -90,9 +99,11 @@ def joint_layers(mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, w
             outputs[e] = layers[e].finish(inputs[e], mixture.attend(q, keys[:, :, :seen], values[:, :, :seen], masks[e]))
         return tuple(outputs)
 
+    before = xs
     for i in range(last + 1):
+        before = xs
         xs = list(checkpoint(layer_pass, i, *xs, use_reentrant=False) if recompute else layer_pass(i, *xs))
-    return xs
+    return xs, before
 
 
 def joint_pass(
@@ -112,12 +123,14 @@ def joint_pass(
     middle = model.embed_middle(latents.flatten(0, 1)[layout.views][:, :2], layout)
     mask = drawn_mask(layout.block_mask(), past, draws)
     xs = [model.embed_prefix(inputs, layout), middle, act]
-    und, gen, out = joint_layers(model.mixture, xs, drawn_rope((layout.cos, layout.sin), past, draws), mask, want_und, recompute)
+    (und, gen, out), entered = joint_layers(
+        model.mixture, xs, drawn_rope((layout.cos, layout.sin), past, draws), mask, want_und, recompute
+    )
     out = model.mixture.act.norm(out).unflatten(1, (draws, -1))[:, :, 1:]
     velocity = model.action_head.action_out_proj(out.float())
     rows = model.mixture.gen.norm(gen).reshape(layout.batch * len(layout.kept_views), -1, gen.shape[-1])[layout.gen_rows]
     predicted = model.latent_head.predict(rows, latents.flatten(0, 1)[layout.views][:, 1])
-    return JointPass(layout, velocity, predicted, model.mixture.und.norm(und) if want_und else None)
+    return JointPass(layout, velocity, predicted, model.mixture.und.norm(und) if want_und else None, entered[1])
 
 
 def flow_parts(

@@ -15,8 +15,8 @@ from internvla_a1.eval.ablation import ablate, ablated_latents, split_off
 from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import StemConfig
-from internvla_a1.train.auxiliary import GroundingHead, TargetHead, token_labels
-from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, TARGET, TIME, CachedBatches, draw_noise
+from internvla_a1.train.auxiliary import GroundingHead, SpeedHead, TargetHead, token_labels
+from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
 from internvla_a1.train.folder_batches import Batches
 from internvla_a1.train.materials import Materials, copy_tokenizer, gather, make_batches
@@ -27,13 +27,20 @@ from internvla_a1.train.sources import contract_of
 class PolicyObjective(nn.Module):
     """The model with its training-only heads; forward gives the losses of a batch as sums and counts."""
 
-    def __init__(self, model: InternVLAA1, config: TrainConfig, target_scale: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(
+        self,
+        model: InternVLAA1,
+        config: TrainConfig,
+        target_scale: tuple[Tensor, Tensor] | None,
+        speed_scale: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.model, self.config = model, config
         self._stem = model.config.vision if isinstance(model.config.vision, StemConfig) else None
         width = model.config.und.hidden
         self.grounding = GroundingHead(width) if config.loss.grounding else None
         self.target = TargetHead(width, *target_scale) if target_scale is not None else None
+        self.speed = SpeedHead(model.config.gen.hidden, *speed_scale) if speed_scale is not None else None
         if self.grounding is not None:
             if self._stem is None:
                 raise ConfigError("loss.grounding needs the convolutional stem: its tokens are small patches of the picture")
@@ -57,6 +64,8 @@ class PolicyObjective(nn.Module):
             text = self._text_columns(batch, joint.und_out.shape[1])
             known = torch.isfinite(batch[TARGET]).all(-1) & (batch[TARGET][:, 2] > -0.5)
             parts |= self.target(joint.und_out, text, batch[TARGET].nan_to_num(), known)
+        if self.speed is not None:
+            parts |= self.speed(joint.gen_in, batch[SPEED].nan_to_num(), torch.isfinite(batch[SPEED]))
         return parts
 
     def _latents(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -121,23 +130,31 @@ class PolicyTask:
         model.set_attention("sdpa" if torch.cuda.is_available() else "products")
         batches = make_batches(config, self.materials, latents=True)
         self.batches: Batches = NoisyBatches(batches, config, model.config.chunk, model.config.action_dim)
-        self.module = PolicyObjective(model, config, _target_scale(batches) if config.loss.target else None)
-        if self.module.target is None and config.loss.target:
-            raise ConfigError("loss.target needs data.cache")
+        if (config.loss.target or config.loss.speed) and not isinstance(batches, CachedBatches):
+            raise ConfigError("loss.target and loss.speed need data.cache")
+        target_scale = _target_scale(batches) if config.loss.target else None
+        speed_scale = _speed_scale(batches) if config.loss.speed else None
+        self.module = PolicyObjective(model, config, target_scale, speed_scale)
         gen = 0.0 if config.ablation in ("no_foresight_loss", "no_foresight_expert", "pooled_action_expert") else config.loss.lambda_gen
         ground = config.loss.grounding
         self.weights = {"action": 1.0, "gen": gen, "ground": ground, "centroid": ground, "target": config.loss.target}
+        self.weights["speed"] = config.loss.speed
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A weights folder that NetworkPolicy opens."""
         export_policy(cast(PolicyObjective, module).model, self.config, self.materials, folder)
 
 
-def _target_scale(batches: Batches) -> tuple[Tensor, Tensor] | None:
-    if not isinstance(batches, CachedBatches):
-        return None
+def _target_scale(batches: Batches) -> tuple[Tensor, Tensor]:
+    assert isinstance(batches, CachedBatches)
     known = torch.cat([torch.from_numpy(c.target[c.usable & (c.target[:, 2] > -0.5)]) for c in batches.caches])
     return known.mean(0), known.std(0).clamp(min=0.02)
+
+
+def _speed_scale(batches: Batches) -> tuple[Tensor, Tensor]:
+    assert isinstance(batches, CachedBatches)
+    known = torch.cat([torch.from_numpy(c.speed[c.usable]) for c in batches.caches if c.speed is not None])
+    return known.mean(), known.std().clamp(min=0.01)
 
 
 def export_policy(model: InternVLAA1, config: TrainConfig, materials: Materials, folder: Path) -> None:

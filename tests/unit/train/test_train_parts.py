@@ -18,8 +18,8 @@ from internvla_a1.model.flow import sample_time
 from internvla_a1.model.inputs import read_batch
 from internvla_a1.policy.transforms import resize_with_pad, to_float
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
-from internvla_a1.train.auxiliary import token_labels
-from internvla_a1.train.batches import LATENTS, draw_noise, shifted
+from internvla_a1.train.auxiliary import SpeedHead, token_labels
+from internvla_a1.train.batches import LATENTS, SPEED, draw_noise, shifted
 from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model
@@ -178,7 +178,7 @@ def test_the_parts_of_a_batch_make_the_whole_and_unusable_frames_stay_out(place)
     whole = batches(3, 8, slice(0, 8))
     parts = [batches(3, 8, slice(0, 4)), batches(3, 8, slice(4, 8))]
     for key in whole:
-        assert torch.equal(whole[key], torch.cat([p[key] for p in parts])), key
+        assert torch.equal(whole[key].nan_to_num(), torch.cat([p[key] for p in parts]).nan_to_num()), key
     assert whole[LATENTS].shape == (8, 2, 3, 16, 4, 4)
     assert not batches.caches[0].usable[:2].any() and batches.caches[0].usable[2:12].all()
 
@@ -288,3 +288,26 @@ def test_cached_pictures_are_what_the_policys_way_in_makes(shape):
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     wanted = (resize_with_pad(to_float(picture), 32, 32) * 255).round().permute(1, 2, 0).numpy()
     assert np.abs(fitted(picture, 32).astype(int) - wanted).max() <= 1
+
+
+def test_the_speed_of_the_belt_is_asked_only_where_a_past_frame_tells_it(place):
+    config = config_of(place, augment={"history_drop": 0.5})
+    batches = make_batches(config, gather(config), latents=True)
+    batch = batches(0, 32, slice(0, 32))
+    same = (batch[LATENTS][:, :, 0] == batch[LATENTS][:, :, 1]).flatten(1).all(1)
+    assert 0 < same.sum() < 32
+    assert torch.equal(torch.isnan(batch[SPEED]), same)
+    assert set(batch[SPEED][~same].mul(100).round().int().tolist()) <= {2, 4, 6}
+
+
+def test_the_speed_loss_teaches_the_tokens_that_the_actions_read(model):
+    values, noise, time, latents = inputs_of(model)
+    joint = joint_pass(model, values, noise, time, latents, True, False)
+    head = SpeedHead(model.config.gen.hidden, torch.tensor(0.1), torch.tensor(0.05))
+    total, count = head(joint.gen_in, torch.tensor([0.0, 0.1, 9.0]), torch.tensor([True, True, False]))["speed"]
+    assert count == 2
+    model.zero_grad()
+    total.backward()
+    gen, act = model.mixture.gen, model.mixture.act
+    assert all(p.grad.any() for p in gen.layers[0].parameters())
+    assert not any(p.grad is not None and p.grad.any() for p in (*gen.layers[-1].parameters(), *act.parameters()))

@@ -36,6 +36,7 @@ def write_demo(root: Path, episodes: int = 3, length: int = 12, seed: int = 0) -
         columns = {
             "observation.state": state[:-1], "action": state[1:],
             "privileged.target_position": rng.normal(0, 0.1, (length, 3)).astype(np.float32),
+            "privileged.belt_speed": np.full((length, 1), 0.02 * (e + 1), np.float32),
             "label_valid": (np.arange(length) >= 2).astype(np.float32)[:, None],
         }  # fmt: skip
         shards.append(root.with_name(root.name + "-parts") / f"{e}")
@@ -52,6 +53,6 @@ def small_config(tmp_path: Path, kind: str = "policy", **changes) -> dict:
         "ema": 0.9, "save_every": 2, "log_every": 1, "seed": 3,
         "data": {"sources": [str(tmp_path / "demo")], "frame_offsets": [-3, 0, 3], "cache": str(tmp_path / "cache"), "std_floor": 0.01},
         "model": {"changes": SMALL}, "optim": {"lr": 1e-3, "warmup": 2, "decay_steps": 0},
-        "loss": {"grounding": 0.3, "target": 1.0, "lambda_gen": 0.1}, "augment": {"gain": 0.05, "color": 0.01, "state": 0.02},
+        "loss": {"grounding": 0.3, "target": 1.0, "speed": 0.5, "lambda_gen": 0.1}, "augment": {"gain": 0.05, "color": 0.01, "state": 0.02},
     }  # fmt: skip
     return {**values, **changes}
