@@ -110,7 +110,8 @@ def loop_of(case: Case) -> Loop:
             loop.cell.close()
         _loops.clear()
         robot = load_robot(find(case.robot))
-        _loops[place] = Loop(Cell(case.protocol.cell_config()), load_policy(case.weights, robot, case.protocol.steps), case.protocol)
+        policy = load_policy(case.weights, robot, case.protocol.steps, case.protocol.noise_scale)
+        _loops[place] = Loop(Cell(case.protocol.cell_config()), policy, case.protocol)
     return _loops[place]
 
 

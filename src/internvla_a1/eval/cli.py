@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name-shape", action="store_true", help="orders name the shape as well as the colour")
     parser.add_argument("--no-history", action="store_true", help="show the present as the past")
     parser.add_argument("--steps", type=int, default=0, help="Euler steps, 0: the checkpoint's")
+    parser.add_argument("--noise-scale", type=float, default=0.0, help="of the flow's noise; 1: as published")
+    parser.add_argument("--executor", action="store_true", help="through the executor's core: tracker, limits, collision gate")
+    parser.add_argument("--orders", type=int, default=1, help="so many in a row, all of which have to be sorted")
     parser.add_argument("--size", type=int, default=Protocol().image_size, help="pixels of the cameras")
     parser.add_argument("--open-loop", type=Path, metavar="DATASET", help="compare with recorded actions instead")
     parser.add_argument("--foresight", type=Path, metavar="DATASET", help="compare predicted pictures with what came")
@@ -71,7 +74,7 @@ def protocols(args: argparse.Namespace) -> list[tuple[str, Protocol]]:
     shared = {
         "change": args.change, "rtc": not args.no_rtc, "drop": args.drop, "light": args.light, "randomise": args.randomise,
         "unseen_colors": args.unseen_colors, "reorder": args.reorder, "name_shape": args.name_shape, "history": not args.no_history,
-        "steps": args.steps, "image_size": args.size,
+        "steps": args.steps, "noise_scale": args.noise_scale, "executor": args.executor, "orders": args.orders, "image_size": args.size,
     }  # fmt: skip
     grid = product(args.speed, args.execute, args.delay_ms, args.mode)
     return [("", Protocol(speed=v, execute=n, delay_s=d / 1e3, mode=m, **shared)) for v, n, d, m in grid]

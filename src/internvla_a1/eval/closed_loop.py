@@ -10,13 +10,13 @@ import numpy as np
 from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.scene import Order
 from internvla_a1.core.types import ActionChunk
+from internvla_a1.eval.arms import Arm, DirectArm, ExecutorArm, collision_gate
 from internvla_a1.eval.drivers import cameras_of
 from internvla_a1.eval.observing import History, observe
 from internvla_a1.eval.protocol import Protocol, order_something, start
 from internvla_a1.policy.commitment import Commitments
 from internvla_a1.policy.protocol import Policy, PolicyRequest
 from internvla_a1.sim.cell import Cell
-from internvla_a1.sim.runner import to_trajectory
 
 PHASES = ("sorted", "missed", "grasp lost", "wrong bin", "wrong parcel", "timeout")
 LIFTED = 0.05  # m above its place on the belt
@@ -24,7 +24,10 @@ LIFTED = 0.05  # m above its place on the belt
 
 @dataclass(frozen=True)
 class Outcome:
-    """phase: 'sorted' or how it failed. grasp_s, end_s: seconds into the episode, grasp_s negative if it never held the parcel."""
+    """phase: 'sorted' or how it failed. grasp_s, end_s: seconds into the episode, grasp_s negative if it never held the parcel.
+
+    violations: of the arm's limits. stops: how often the executor took the arm from the policy.
+    """
 
     seed: int
     phase: str
@@ -35,6 +38,7 @@ class Outcome:
     inference_s: float  # median
     reordered: bool
     violations: int
+    stops: int = 0
 
     @property
     def success(self) -> bool:
@@ -46,7 +50,12 @@ class Loop:
 
     def __init__(self, cell: Cell, policy: Policy, protocol: Protocol) -> None:
         self.cell, self.policy, self.protocol = cell, policy, protocol
+        self._gate = collision_gate(cell.robot) if protocol.executor else None
         self._light = cell.model.light_diffuse.copy()
+
+    def arm(self) -> Arm:
+        """A new one, for an episode that begins."""
+        return ExecutorArm(self.cell, self._gate) if self.protocol.executor else DirectArm(self.cell)
 
     def episode(self, seed: int, each_tick: Callable[[Cell], None] | None = None) -> Outcome:
         """A function of (weights, protocol, seed) unless the delay is the measured one. each_tick: for films."""
@@ -54,7 +63,7 @@ class Loop:
         rng = start(cell, protocol, seed)
         policy.reset()
         state = _State(self, rng, seed)
-        while cell.time_s < protocol.limit_s and not state.ended:
+        while cell.time_s < protocol.limit_s * protocol.orders and not state.ended:
             state.tick()
             if each_tick is not None:
                 each_tick(cell)
@@ -66,6 +75,7 @@ class _State:
 
     def __init__(self, loop: Loop, rng: np.random.Generator, seed: int) -> None:
         self._cell, self._policy, self._protocol, self._rng, self._seed = loop.cell, loop.policy, loop.protocol, rng, seed
+        self._arm = loop.arm()
         self._cameras = cameras_of(loop.policy)
         self._dt = loop.policy.robot.control_dt_s
         self._history = History(loop.policy.history_s)
@@ -74,7 +84,7 @@ class _State:
         self._now_s = 0.0  # the cell's own time comes in whole control periods and may lag behind by one
         self._next_s, self._chunk_id = 0.0, 0
         self._order: Order | None = None
-        self._grasp_s, self._observed_s = -1.0, 0.0
+        self._grasp_s, self._observed_s, self._sorted = -1.0, 0.0, 0
         self._times: list[float] = []
         self._reorder_s = float(rng.uniform(0.4, 1.2)) if loop.protocol.reorder else np.inf
         self._ordered_s, self._reordered, self._dimmed = np.inf, False, False
@@ -83,7 +93,7 @@ class _State:
     @property
     def ended(self) -> bool:
         score = self._cell.score
-        return bool(score.finished)
+        return bool(score.missed or score.sorted_wrong or score.finished >= self._protocol.orders)
 
     def tick(self) -> None:
         """One period: look, maybe think, act, watch."""
@@ -130,13 +140,13 @@ class _State:
 
     def _advance(self) -> None:
         """To the end of the tick; a chunk that arrives on the way takes over at that moment."""
-        cell, end = self._cell, self._now_s + self._dt
+        end = self._now_s + self._dt
         if self._coming is not None and self._coming[0] < end - 1e-6:
             arrival, chunk = self._coming
-            cell.advance(arrival - self._now_s)
+            self._arm.advance(arrival - self._now_s)
             self._now_s, self._coming = arrival, None
             self._take_over(chunk)
-        cell.advance(end - self._now_s)
+        self._arm.advance(end - self._now_s)
         self._now_s = end
 
     def _take_over(self, chunk: ActionChunk) -> None:
@@ -144,9 +154,9 @@ class _State:
         now = nanoseconds(cell.time_s)
         if protocol.mode == "blocking":
             chunk = replace(chunk, stamp_ns=now)
-        cell.controller.accept(to_trajectory(chunk), cell.time_s)
-        self._commitments.sent(chunk, now)
-        self._commitments.executing(chunk.chunk_id)
+        if self._arm.take(chunk):
+            self._commitments.sent(chunk, now)
+            self._commitments.executing(chunk.chunk_id)
         steps = protocol.execute or chunk.steps
         begun = self._now_s if protocol.mode == "blocking" else self._observed_s
         self._next_s = max(begun + min(steps, chunk.steps) * self._dt, self._now_s)
@@ -154,6 +164,8 @@ class _State:
     def _watch(self) -> None:
         """Has the right parcel been lifted?"""
         cell = self._cell
+        if self._sorted < cell.score.sorted_correct < self._protocol.orders:  # on to the next order
+            self._sorted, self._grasp_s = cell.score.sorted_correct, -1.0
         for parcel in cell.scene().objects:
             high = parcel.position[2] - parcel.size[2] / 2 - cell.belt_top
             if self._order is not None and self._order.matches(parcel) and high > LIFTED and self._grasp_s < 0:
@@ -166,12 +178,13 @@ class _State:
         violations = sum(cell.violations.values()) - self._violations
         median = float(np.median(self._times)) if self._times else 0.0
         return Outcome(
-            self._seed, self._phase(), text, self._grasp_s, cell.time_s, self._chunk_id, median, self._reordered, violations
-        )
+            self._seed, self._phase(), text, self._grasp_s, cell.time_s, self._chunk_id, median, self._reordered, violations,
+            self._arm.stops,
+        )  # fmt: skip
 
     def _phase(self) -> str:
         score = self._cell.score
-        if score.sorted_correct:
+        if score.sorted_correct >= self._protocol.orders:
             return "sorted"
         if score.sorted_wrong:
             wrong = next(e for e in self._cell.events if e.kind == "sorted_wrong")

@@ -22,13 +22,13 @@ from internvla_a1.policy.protocol import Policy, PolicyRequest
 from internvla_a1.sim.cell import Cell
 
 
-def load_policy(weights: str, robot: RobotSpec, steps: int = 0) -> Policy:
+def load_policy(weights: str, robot: RobotSpec, steps: int = 0, noise_scale: float = 0.0) -> Policy:
     """`expert`, or a weights folder; an arm of the foresight study becomes that arm. One torch thread a process."""
     torch.set_num_threads(1)
     if weights == "expert":
         return ExpertPolicy(robot)
     folder = find(weights)
-    policy = NetworkPolicy(robot, folder, steps=steps or None, past_tolerance_s=0.02)
+    policy = NetworkPolicy(robot, folder, steps=steps or None, noise_scale=noise_scale, past_tolerance_s=0.02)
     arm = str(open_checkpoint(folder, verify=False).config.get("ablation", "full"))
     if arm != "full":
         restore(policy.model, arm, Path(folder).parent)

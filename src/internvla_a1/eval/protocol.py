@@ -9,6 +9,7 @@ import numpy as np
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.scene import BINS, Order, SceneObject
+from internvla_a1.policy.network import MOST_NOISE
 from internvla_a1.sim.cell import Cell, Episode
 from internvla_a1.sim.config import CellConfig, load_cell_config
 
@@ -25,7 +26,10 @@ class Protocol:
     arrives (blocking, the published deployment). rtc: real-time chunking. drop: camera that goes dark drop_at_s into the
     episode. light: factor on all lamps at 2 s. randomise: strength of the training variation. history: false shows the
     present as the past. reorder: the instruction changes before the grasp. name_shape: every order names the shape too, and a
-    parcel of the other shape is a wrong one. steps: Euler steps, 0: the checkpoint's.
+    parcel of the other shape is a wrong one. steps: Euler steps, 0: the checkpoint's. noise_scale: of the noise that the flow
+    starts from; 0 gives the same chunk for the same observation. executor: chunks go through the executor's core (tracker, limits,
+    collision gate, watchdogs), as on a robot. orders: so many in a row, all of which have to be sorted.
+    limit_s: for each order.
     """
 
     speed: float = 0.08
@@ -43,6 +47,9 @@ class Protocol:
     name_shape: bool = False
     history: bool = True
     steps: int = 0
+    noise_scale: float = 0.0
+    executor: bool = False
+    orders: int = 1
     limit_s: float = 16.0
     image_size: int = 224
 
@@ -51,6 +58,10 @@ class Protocol:
             raise ConfigError.asked("mode", self.mode, MODES)
         if self.execute < 0 or not 0.0 <= self.speed <= 0.25 or self.delay_s > 2.0:
             raise ConfigError("execute must not be negative, speed lies in 0 to 0.25 m/s, delay_s at most 2")
+        if self.orders < 1 or not 0.0 <= self.noise_scale <= MOST_NOISE:
+            raise ConfigError(f"orders must be at least 1, noise_scale lies in 0 to {MOST_NOISE:g}")
+        if self.executor and self.mode == "blocking":
+            raise ConfigError("the executor runs chunks by time: blocking needs executor: false")
 
     @property
     def name(self) -> str:

@@ -34,6 +34,9 @@ class LatentHead(nn.Module):
         self.upsample_conv = nn.ConvTranspose2d(width, width, size, stride=size)
         self.gen_out_layer_norm = LayerNorm(width, eps=1e-5)
         self.gen_out_proj = Linear(width, latent)
+        self.gen_past_conv = nn.Conv2d(latent, width, size, stride=size, bias=False) if config.motion_tokens else None
+        if self.gen_past_conv is not None:
+            nn.init.zeros_(self.gen_past_conv.weight)
         self.gen_keep_proj = Linear(width, 1) if config.residual_foresight else None
         self._folded: tuple[Tensor, Tensor] | None = None
 
@@ -45,7 +48,11 @@ class LatentHead(nn.Module):
         else:
             weight, bias = self.folded()
             tokens = F.conv2d(frames.float(), weight, bias, stride=self.downsample_conv.stride)
-        return tokens.flatten(2).transpose(1, 2).unflatten(0, latents.shape[:2]).flatten(1, 2).to(dtype)
+        tokens = tokens.unflatten(0, latents.shape[:2])
+        if self.gen_past_conv is not None:
+            before = self.gen_past_conv(latents[:, 0].to(self.gen_past_conv.weight.dtype))
+            tokens = torch.stack([tokens[:, 0], tokens[:, 1] + before.to(tokens.dtype)], 1)
+        return tokens.flatten(3).transpose(2, 3).flatten(1, 2).to(dtype)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """The 1x1 and the strided convolution as one, (width, 16, s, s) and bias: sixteen inputs a cell instead of `width`."""

@@ -24,6 +24,7 @@ class PolicyParams:
     device: str = text("auto", "Device of the network policy: auto, cpu, cuda, cuda:1, ...")
     threads: int = integer(0, "threads", 0, 256, "CPU threads of the network policy; 0 leaves the choice to torch")
     seed: int = integer(-1, "", -1, 2_000_000_000, "Noise of the flow, the same for the same observation; -1 draws fresh noise")
+    noise_scale: float = number(1.0, "", 0.0, 2.0, "Of the flow's noise; 0: the same chunk for the same observation, and calmer motion")
     realtime_chunking: bool = flag(True, "Begin every chunk with the steps that will have run by the time it arrives", live=True)
     delay_margin_s: float = number(0.02, "s", 0.0, 0.5, "Added to the measured delay of inference: transport and one executor tick")
 
@@ -35,4 +36,4 @@ def build_policy(params: PolicyParams, robot: RobotSpec, make: Callable[..., Pol
     if not params.checkpoint:
         raise ConfigError("the network policy needs the parameter checkpoint: a weights folder, see model_weights/README.md")
     device = prepare_device(params.device, params.threads)
-    return make("network", robot, weights=find(params.checkpoint), device=device)
+    return make("network", robot, weights=find(params.checkpoint), device=device, noise_scale=params.noise_scale)

@@ -24,6 +24,8 @@ from internvla_a1.policy.pipeline import Pipeline, make_pipeline
 from internvla_a1.policy.protocol import Committed, PolicyRequest, PolicyResult
 from internvla_a1.policy.rtc import RtcSettings, committed_rows, guide, soft_mask
 
+MOST_NOISE = 2.0
+
 
 class NetworkPolicy:
     """policy.protocol.Policy around an InternVLA-A1 checkpoint.
@@ -31,6 +33,8 @@ class NetworkPolicy:
     weights: folder. device, dtype, compat: see model.load_model. steps: Euler steps, None takes the checkpoint's.
     tokenizer: folder of the text tokenizer, None looks in the weights folder. foresight: predict the future latents too.
     threads: of torch on the CPU, for the whole process; a tiny model on a busy machine wants 1, None leaves torch's choice.
+    noise_scale: standard deviation of the noise that the flow starts from, 1 as trained and published. 0 starts from its mean: the
+    chunk is then a function of the observation, and successive chunks agree, which a tracker within limits can follow.
     past_tolerance_s: a remembered frame this close to the past one asked for stands in for it; 0 takes exact stamps only.
     Raises CheckpointError for weights that are refused and ConfigError where they do not fit the robot.
     """
@@ -49,12 +53,15 @@ class NetworkPolicy:
         tokenizer: str | Path | None = None,
         foresight: bool = True,
         rtc: RtcSettings | None = None,
+        noise_scale: float = 1.0,
         past_tolerance_s: float = 0.0,
         normalization: str = "mean_std",
         verify: bool = True,
     ) -> None:
         if steps is not None and steps < 1:
             raise ConfigError(f"steps must be at least 1, not {steps}")
+        if not 0.0 <= noise_scale <= MOST_NOISE:
+            raise ConfigError(f"noise_scale must be in [0, {MOST_NOISE:g}], not {noise_scale}")
         if threads is not None:
             if threads < 1:
                 raise ConfigError(f"threads must be at least 1, not {threads}")
@@ -66,7 +73,7 @@ class NetworkPolicy:
         self.agreement = agree(checkpoint, self.model.config, robot, normalization)
         self.pipeline: Pipeline = make_pipeline(checkpoint, self.model.config, self.agreement, tokenizer)
         self.history_s, self.horizon_s = self.agreement.history_s, self.agreement.horizon_s
-        self.steps = steps or self.model.config.steps
+        self.steps, self.noise_scale = steps or self.model.config.steps, noise_scale
         self.foresight, self.rtc = foresight, rtc or RtcSettings()
         self._memory = LatentMemory(self.model.config.views, past_tolerance_s)
 
@@ -132,7 +139,7 @@ class NetworkPolicy:
             generator.seed()
         else:
             generator.manual_seed(seed)
-        return torch.randn(1, self.model.config.chunk, self.model.config.action_dim, generator=generator)
+        return self.noise_scale * torch.randn(1, self.model.config.chunk, self.model.config.action_dim, generator=generator)
 
     def _guidance(self, committed: Committed | None, state: Tensor) -> tuple[Any, FloatArray | None, int]:
         """Velocity hook, the committed rows on the chunk's grid (chunk, joints), and how many of them are frozen."""

@@ -101,6 +101,37 @@ def test_asynchronous_execution_commits_the_steps_of_the_delay_and_blocking_stan
     assert np.mean(np.array(moved) < 2e-3) > 0.4  # 0.4 s of waiting for every 0.2 s of motion
 
 
+def test_through_the_executor_the_same_chunks_stay_within_the_limits_of_the_arm(cell):
+    def hasty(**changes):
+        policy = Watched(ExpertPolicy(cell.robot, steps=12), False)
+        plain = policy.expert.infer
+
+        def jumping(request):  # every second chunk is beside the one before
+            result = plain(request)
+            aside = np.where(cell.robot.gripper_mask, 0.0, 0.1 * (request.chunk_id % 2))
+            return replace(result, chunk=replace(result.chunk, positions=result.chunk.positions + aside))
+
+        policy.expert.infer = jumping
+        loop = Loop(cell, policy, Protocol(image_size=SMALL, limit_s=2.5, **changes))
+        return loop.episode(1)
+
+    assert hasty().violations > 0
+    assert hasty(executor=True).violations == 0
+
+
+def test_through_the_executor_several_orders_are_sorted_one_after_the_other(cell):
+    outcome, requests = play(cell, executor=True, orders=2)
+    assert outcome.success and outcome.stops == 0 and cell.score.sorted_correct == 2
+    assert len({r.instruction for r in requests if r.instruction}) == 2
+    still, _ = play(cell, executor=True, orders=2, still=True, speed=0.25)
+    assert still.phase == "missed"
+
+
+def test_an_arm_whose_policy_falls_silent_is_stopped_and_given_back(cell):
+    outcome, _ = play(cell, executor=True, delay_s=0.6, rtc=False, limit_s=4.0)
+    assert outcome.stops >= 2
+
+
 def test_history_shows_the_past_or_the_present(cell):
     _, requests = play(cell, limit_s=0.8)
     ages = [(r.observation.stamp_ns - r.past.stamp_ns) / 1e9 for r in requests]
@@ -154,7 +185,12 @@ def test_the_past_is_the_closest_there_is(cell):
     assert history.past() is seen[2]
 
 
-@pytest.mark.parametrize("values", [{"mode": "psychic"}, {"speed": 0.5}, {"execute": -1}])
+IMPOSSIBLE = [
+    {"mode": "psychic"}, {"speed": 0.5}, {"execute": -1}, {"orders": 0}, {"noise_scale": 3.0}, {"mode": "blocking", "executor": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", IMPOSSIBLE)
 def test_impossible_protocols_are_refused(values):
     with pytest.raises(ConfigError):
         Protocol(**values)

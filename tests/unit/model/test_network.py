@@ -191,3 +191,19 @@ def test_residual_foresight_keeps_a_share_of_the_present() -> None:
     prediction = model.predict(batch, noise_for(model), foresight=True)
     assert prediction.latents is not None
     assert torch.allclose(prediction.latents, torch.sigmoid(torch.tensor(2.0)) * prediction.now_latents, atol=1e-6)
+
+
+def test_with_motion_tokens_a_token_of_the_present_holds_its_past_from_the_first_layer_on() -> None:
+    plain, moving = InternVLAA1(tiny_config()), InternVLAA1(tiny_config(motion_tokens=True))
+    missing, extra = moving.load_state_dict(plain.state_dict(), strict=False)
+    assert missing == ["latent_head.gen_past_conv.weight"] and not extra
+    latents = torch.randn(2, 2, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+    before = plain.latent_head.embed(latents, torch.float32)
+    assert torch.equal(before, moving.latent_head.embed(latents, torch.float32))  # adds nothing before it is trained
+    with torch.no_grad():
+        moving.latent_head.gen_past_conv.weight.fill_(0.1)
+        after = moving.latent_head.embed(latents, torch.float32)
+    trained = moving.latent_head.embed(latents, torch.float32)
+    half = before.shape[1] // 2
+    assert torch.allclose(after[:, :half], before[:, :half], atol=1e-5) and not torch.allclose(after[:, half:], before[:, half:])
+    assert torch.allclose(trained, after, atol=1e-5)

@@ -51,6 +51,13 @@ def test_the_same_seed_gives_the_same_chunk_bit_for_bit(policy: NetworkPolicy) -
     assert not np.array_equal(policy.infer(ask(policy, seed=None)).chunk.positions, policy.infer(ask(policy, seed=None)).chunk.positions)
 
 
+def test_without_noise_a_chunk_is_a_function_of_the_observation(policy: NetworkPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "noise_scale", 0.0)
+    first = policy.infer(ask(policy, seed=7)).chunk.positions
+    policy.reset()
+    assert np.array_equal(first, policy.infer(ask(policy, seed=8)).chunk.positions)
+
+
 def test_a_delta_chunk_moves_with_the_measured_state_and_the_gripper_does_not(tiny: NetworkPolicy) -> None:
     actions = torch.zeros(8, 7)
     states = [torch.zeros(7), torch.full((7,), 0.25)]
