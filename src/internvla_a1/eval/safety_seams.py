@@ -64,7 +64,7 @@ class _Policy:
     def chunk(self, at_s: float, frozen: int = 0) -> ActionChunk:
         """Observed now, at path time at_s. frozen: so many first steps repeat what the chunk before has for these instants."""
         robot, self._rig.chunk_id = self._rig.robot, self._rig.chunk_id + 1
-        times = at_s + robot.control_dt_s * np.arange(1, _STEPS + 1)
+        times = np.asarray(at_s + robot.control_dt_s * np.arange(1, _STEPS + 1), np.float64)
         positions = self.path(times) + np.where(self._moving, self._rng.normal(size=len(robot.joints)) * _WRONG_RAD, 0.0)
         stamp = self._rig.now.stamp_ns
         if frozen and self._before is not None:
@@ -119,7 +119,7 @@ def _ours(delay: float, mode: str, seconds: float) -> Seam:
             rig.executor.on_chunk(waiting[1], rig.now)
             waiting = (i, policy.chunk(i * TICK_S, frozen))
         rig.step()
-    wanted = (np.arange(len(rig.log.q)) + 1) * TICK_S
+    wanted = np.asarray((np.arange(len(rig.log.q)) + 1) * TICK_S, np.float64)
     return _measure(delay, f"ours, {mode}", rig, policy, np.array(rig.log.q), np.array(rig.log.a), wanted)
 
 
@@ -147,13 +147,15 @@ def _replacement(delay: float, seconds: float) -> Seam:
         rig.clock.advance(TICK_S)
         q.append(q[-1] if running is None else running[1]((i - running[0]) * TICK_S))
     path = np.array(q[1:])
-    return _measure(delay, "plain replacement", rig, policy, path, _second_difference(path), np.arange(len(path)) * TICK_S)
+    return _measure(delay, "plain replacement", rig, policy, path, _second_difference(path), np.asarray(np.arange(len(path)) * TICK_S, np.float64))
 
 
 def _blocking(delay: float, seconds: float) -> Seam:
     """Run some steps, stop dead, wait for the next chunk: the path's time waits with the arm. No limits."""
     rig, policy = _begin()
-    q, wanted, rounds, at = [rig.arm.q.copy()], [], [], 0.0
+    q, at = [rig.arm.q.copy()], 0.0
+    wanted: list[float] = []
+    rounds: list[int] = []
     wait, run = round(delay / TICK_S), round(_EXECUTED * rig.robot.control_dt_s / TICK_S)
     while len(wanted) < round(seconds / TICK_S):
         rounds.append(len(wanted))
@@ -170,7 +172,9 @@ def _blocking(delay: float, seconds: float) -> Seam:
 def _blocking_within_limits(delay: float, seconds: float) -> Seam:
     """The same steps through this executor: it looks again where the arm has come to rest."""
     rig, policy = _begin(ExecutorConfig(max_open_loop_s=5.0))
-    run, at, wanted, rounds = _EXECUTED * rig.robot.control_dt_s, 0.0, [], []
+    run, at = _EXECUTED * rig.robot.control_dt_s, 0.0
+    wanted: list[float] = []
+    rounds: list[int] = []
     rig.give_policy()
     rig.log.q.clear()
     rig.log.a.clear()
