@@ -147,7 +147,8 @@ def _replacement(delay: float, seconds: float) -> Seam:
         rig.clock.advance(TICK_S)
         q.append(q[-1] if running is None else running[1]((i - running[0]) * TICK_S))
     path = np.array(q[1:])
-    return _measure(delay, "plain replacement", rig, policy, path, _second_difference(path), np.asarray(np.arange(len(path)) * TICK_S, np.float64))
+    times = np.asarray(np.arange(len(path)) * TICK_S, np.float64)
+    return _measure(delay, "plain replacement", rig, policy, path, _second_difference(path), times)
 
 
 def _blocking(delay: float, seconds: float) -> Seam:
