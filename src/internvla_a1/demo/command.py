@@ -40,7 +40,7 @@ class DemoError(InternVLAError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", choices=("expert", "network"), default="expert", help="who drives the arm (default: expert)")
+    parser.add_argument("--policy", choices=("network", "expert"), default="network", help="who drives the arm (default: network)")
     parser.add_argument("--checkpoint", default="", help="weights folder of the network policy (default: model_weights/tiny)")
     parser.add_argument("--belt-speed", type=_within(0.0, 0.25), default=0.08, metavar="M_PER_S", help="0 to 0.25 (default: 0.08)")
     parser.add_argument("--parcels", type=_count, default=10, metavar="N", help="how many to sort (default: 10)")

@@ -12,7 +12,7 @@ import torch
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import RobotSpec, load_robot
-from internvla_a1.core.types import ActionChunk
+from internvla_a1.core.types import ActionChunk, FloatArray, Observation
 from internvla_a1.eval.ablation import restore
 from internvla_a1.eval.observing import History, observe
 from internvla_a1.model.checkpoint import open_checkpoint
@@ -44,11 +44,15 @@ def cameras_of(policy: Policy) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class NetworkDriver:
-    """Picklable; makes a driver for `train.demonstrations`: asks the policy every `execute` ticks and follows its chunk between."""
+    """Picklable; makes a driver for `train.demonstrations`: asks the policy every `execute` ticks and follows its chunk between.
+
+    A chunk is followed from the tick after its observation on, as inference takes its time on a robot: the states that the policy
+    brings itself into are those of its use.
+    """
 
     weights: str
     robot_file: str
-    execute: int = 3
+    execute: int = 2
 
     def fingerprint(self) -> str:
         """Digest of the weights: recordings driven by others are not mixed in."""
@@ -67,25 +71,31 @@ class _Driver:
         self._policy, self._robot, self._execute = policy, robot, execute
         self._history = History(policy.history_s)
         self._chunk: ActionChunk | None = None
-        self._ticks = 0
+        self._coming: ActionChunk | None = None
+        self._ticks = 0  # since the observation of the newest chunk
         self._last_s = float("inf")
 
     def __call__(self, cell: Cell, instruction: str) -> ActionChunk:
         """The chunk to follow now: rows from this tick on. Without an instruction the arm stays where it is."""
         if cell.time_s < self._last_s:  # the cell was reset
             self._policy.reset()
-            self._history, self._chunk = History(self._policy.history_s), None
+            self._history, self._chunk, self._coming = History(self._policy.history_s), None, None
         self._last_s = cell.time_s
         seen = observe(cell, cameras_of(self._policy))
         self._history.add(seen)
         if not instruction:
-            self._chunk = None
-            held = seen.positions[None].repeat(4, 0)
-            return ActionChunk(seen.stamp_ns, 0, seen.joint_names, self._robot.control_dt_s, held)
-        if self._chunk is None or self._ticks >= min(self._execute, self._chunk.steps - 1):
-            seed = (cell.stamp_ns // 1_000_000) % 2**31
-            self._chunk = self._policy.infer(PolicyRequest(seen, self._history.past(), instruction, 1, scene=cell.scene(), seed=seed)).chunk
-            self._ticks = 0
-        rest = self._chunk.positions[self._ticks :]
+            self._chunk = self._coming = None
+            return self._rest(seen, seen.positions[None].repeat(4, 0))
         self._ticks += 1
-        return ActionChunk(seen.stamp_ns, 1, seen.joint_names, self._robot.control_dt_s, rest)
+        if self._coming is not None:
+            self._chunk, self._coming = self._coming, None
+        if self._chunk is None or self._ticks >= min(self._execute, self._chunk.steps - 2):
+            ahead = None if self._chunk is None else self._chunk.positions[self._ticks :]
+            seed = (cell.stamp_ns // 1_000_000) % 2**31
+            chunk = self._policy.infer(PolicyRequest(seen, self._history.past(), instruction, 1, scene=cell.scene(), seed=seed)).chunk
+            self._coming, self._ticks = chunk, 0
+            return self._rest(seen, seen.positions[None].repeat(4, 0) if ahead is None else ahead)
+        return self._rest(seen, self._chunk.positions[self._ticks :])
+
+    def _rest(self, seen: Observation, positions: FloatArray) -> ActionChunk:
+        return ActionChunk(seen.stamp_ns, 1, seen.joint_names, self._robot.control_dt_s, positions)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.scene import COLORS
 from internvla_a1.data.mixture import Mixture
-from internvla_a1.eval.colors import color_of
+from internvla_a1.eval.colors import any_color, color_of
 from internvla_a1.model.config import ModelConfig
 from internvla_a1.policy.statistics import FeatureStats
 from internvla_a1.policy.tokenizer import TextTokenizer
@@ -24,7 +25,7 @@ from internvla_a1.train.config import AugmentConfig
 from internvla_a1.train.sources import OpenSource
 
 LATENTS, NOISE, TIME, IS_PAD = "latents", "noise", "time", "action_is_pad"
-TARGET, SPEED, COLOR, RAW = "target", "speed", "color", "raw"
+TARGET, SPEED, COLOR, RAW, OBJECTS = "target", "speed", "color", "raw", "objects"
 
 
 def random_of(seed: int, step: int, purpose: int) -> np.random.Generator:
@@ -80,6 +81,7 @@ class CachedBatches:
     augment: AugmentConfig
     latents: Sequence[np.ndarray] | None = None  # per cache; None: three frames a view go along instead
     any_color: bool = False  # ask for a random colour, for grounding alone
+    objects_grid: int = 0  # cells a side of `objects`, the share of coloured pixels in the present or the future picture; 0: none
     seed: int = 0
     _rows: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
 
@@ -146,6 +148,8 @@ class CachedBatches:
             for v, slot in enumerate(source.layout.views):
                 full[:, int(slot[5:])] = stored[:, :, v]
             batch[LATENTS] = torch.from_numpy(full)
+        if self.objects_grid:
+            batch[OBJECTS] = self._objects(cache, source, times[:, now:])
         return batch
 
     def _pictures(
@@ -166,6 +170,16 @@ class CachedBatches:
             batch[f"{VIEW}{view}"] = image
             batch[f"{VIEW}{view}_mask"] = torch.full((len(times),), view in slots)
         batch[RAW] = raw
+
+    def _objects(self, cache: Cache, source: OpenSource, times: np.ndarray) -> Tensor:
+        """times: (n, 2), present and future -> (n, V, grid, grid), the larger share of the two."""
+        pictures = torch.from_numpy(np.asarray(cache.images[times])).permute(0, 2, 1, 5, 3, 4).flatten(0, 2)  # (n * v * 2, 3, S, S)
+        share = F.adaptive_avg_pool2d(any_color(pictures.float().div_(255)).float(), self.objects_grid)
+        largest = share.unflatten(0, (len(times), -1, times.shape[1])).amax(2)
+        full = largest.new_zeros(len(times), self.config.views, *largest.shape[2:])
+        for v, slot in enumerate(source.layout.views):
+            full[:, int(slot[5:])] = largest[:, v]
+        return full
 
     def _row(self, task: str) -> tuple[list[int], list[int]]:
         if task not in self._rows:

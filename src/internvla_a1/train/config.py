@@ -81,15 +81,20 @@ class LossConfig:
     speed_key: str = "privileged.belt_speed"
     mask_padded_actions: bool = False  # the published loss counts the steps past the end of an episode
     object_weight: float = 25.0  # codec: extra weight of coloured pixels
+    gen_object_weight: float = 0.0  # foresight: extra weight of latent cells with coloured pixels, now or then; published: none
 
 
 @dataclass(frozen=True)
 class FreezeConfig:
-    """The published options: freeze_vision_encoder, train_expert_only (und frozen), train_vlm_only (gen and act frozen)."""
+    """The published options: freeze_vision_encoder, train_expert_only (und frozen), train_vlm_only (gen and act frozen).
+
+    codec_encoder: `kind: codec` trains the decoder alone, so that latents keep their meaning and a policy (model.init) its weights.
+    """
 
     vision_encoder: bool = False
     train_expert_only: bool = False
     train_vlm_only: bool = False
+    codec_encoder: bool = False
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def make_batches(config: TrainConfig, materials: Materials, latents: bool, any_c
     stored = [latents_of(model, c) for c in caches] if latents else None
     return CachedBatches(
         caches, sources, materials.numbers, mixture, materials.tokenizer, model.config, config.data.frame_offsets, config.augment,
-        stored, any_color, config.seed,
+        stored, any_color, model.config.codec.grid if latents and config.loss.gen_object_weight else 0, config.seed,
     )  # fmt: skip
 
 

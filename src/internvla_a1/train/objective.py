@@ -134,11 +134,18 @@ def joint_pass(
 
 
 def flow_parts(
-    model: InternVLAA1, joint: JointPass, actions: Tensor, noise: Tensor, latents: Tensor, action_is_pad: Tensor | None = None
+    model: InternVLAA1,
+    joint: JointPass,
+    actions: Tensor,
+    noise: Tensor,
+    latents: Tensor,
+    action_is_pad: Tensor | None = None,
+    cell_weight: Tensor | None = None,
 ) -> Parts:
     """`action`: squared velocity errors of the used action values; `gen`: squared latent errors of existing views.
 
     action_is_pad: (B, chunk) true for steps that do not count; None counts all, as published.
+    cell_weight: (B, V, h, w) of the latent errors; None weighs all alike, as published.
     """
     used = model.config.used_action_dim
     target = (noise - actions[:, None])[..., :used]
@@ -147,9 +154,11 @@ def flow_parts(
     if action_is_pad is not None:
         weight = weight * (~action_is_pad)[:, None, :, None]
     future = latents[:, :, 2].flatten(0, 1)[joint.layout.views]
+    wrong = (joint.predicted - future) ** 2
+    cells = torch.ones_like(wrong[:, :1]) if cell_weight is None else cell_weight.flatten(0, 1)[joint.layout.views][:, None]
     return {
         "action": ((error * weight).sum(), weight.sum() * used),
-        "gen": (((joint.predicted - future) ** 2).sum(), error.new_tensor(float(future.numel()))),
+        "gen": ((wrong * cells).sum(), cells.sum() * wrong.shape[1]),
     }
 
 

@@ -16,7 +16,7 @@ from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import StemConfig
 from internvla_a1.train.auxiliary import GroundingHead, SpeedHead, TargetHead, token_labels
-from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
+from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, OBJECTS, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
 from internvla_a1.train.folder_batches import Batches
 from internvla_a1.train.materials import Materials, copy_tokenizer, gather, make_batches
@@ -56,7 +56,8 @@ class PolicyObjective(nn.Module):
         noise, time = batch[NOISE], batch[TIME]
         joint = joint_pass(model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing)
         pad = batch[IS_PAD] if config.loss.mask_padded_actions else None
-        parts = flow_parts(model, joint, batch["action"], noise, latents, pad)
+        cells = 1 + config.loss.gen_object_weight * batch[OBJECTS] if OBJECTS in batch else None
+        parts = flow_parts(model, joint, batch["action"], noise, latents, pad, cells)
         if self.grounding is not None and self._tokens is not None and self._stem is not None:
             parts |= grounding_parts(self.grounding, self._tokens, batch, self._stem)
             self._tokens = None

@@ -19,7 +19,7 @@ from internvla_a1.model.inputs import read_batch
 from internvla_a1.policy.transforms import resize_with_pad, to_float
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
 from internvla_a1.train.auxiliary import SpeedHead, token_labels
-from internvla_a1.train.batches import LATENTS, SPEED, draw_noise, shifted
+from internvla_a1.train.batches import LATENTS, OBJECTS, SPEED, draw_noise, shifted
 from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model
@@ -311,3 +311,20 @@ def test_the_speed_loss_teaches_the_tokens_that_the_actions_read(model):
     gen, act = model.mixture.gen, model.mixture.act
     assert all(p.grad.any() for p in gen.layers[0].parameters())
     assert not any(p.grad is not None and p.grad.any() for p in (*gen.layers[-1].parameters(), *act.parameters()))
+
+
+def test_cells_with_coloured_pixels_now_or_then_may_count_more_in_the_foresight_loss(place, model):
+    config = config_of(place, augment={})
+    batch = make_batches(config, gather(config), latents=True)(0, 8, slice(0, 8))
+    share = batch[OBJECTS]
+    assert share.shape == (8, 2, 4, 4) and 0 < share.max() <= 1
+    assert (share > 0).any((2, 3)).all() and (share == 0).any((2, 3)).all()  # the square, and the grey around it
+    values, noise, time, latents = inputs_of(model)
+    joint = joint_pass(model, values, noise, time, latents, False, False)
+    plain, alike, one = (
+        flow_parts(model, joint, values["action"], noise, latents, None, weight)["gen"]
+        for weight in (None, torch.full((3, 2, 4, 4), 2.0), torch.zeros(3, 2, 4, 4).index_fill(2, torch.tensor([1]), 1.0))
+    )
+    assert float(plain[0] / plain[1]) == pytest.approx(float(alike[0] / alike[1]), rel=1e-5)
+    row = ((joint.predicted - latents[:, :, 2].flatten(0, 1)[joint.layout.views]) ** 2)[:, :, 1].mean()
+    assert float(one[0] / one[1]) == pytest.approx(float(row), rel=1e-5)

@@ -110,6 +110,14 @@ def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
     assert 0 < moved.abs().max() < 5e-3  # one small step away from where grounding left it
 
 
+def test_a_decoder_trained_on_leaves_the_policy_and_its_latents_as_they_were(place, whole):
+    after = go(place, "decoder", kind="codec", model={"init": str(whole)}, freeze={"codec_encoder": True})
+    old, new = load_model(whole).state_dict(), load_model(after).state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    decoder = {name for name in old if name.startswith(("codec.decoder.", "codec.post_quant_conv."))}
+    assert changed and changed <= decoder
+
+
 def published_folder(folder):
     """Fresh weights of the small 3B of the reference vectors, under the published names."""
     source = Path(__file__).resolve().parents[2] / "golden" / "data" / "3b"

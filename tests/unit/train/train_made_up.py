@@ -53,6 +53,7 @@ def small_config(tmp_path: Path, kind: str = "policy", **changes) -> dict:
         "ema": 0.9, "save_every": 2, "log_every": 1, "seed": 3,
         "data": {"sources": [str(tmp_path / "demo")], "frame_offsets": [-3, 0, 3], "cache": str(tmp_path / "cache"), "std_floor": 0.01},
         "model": {"changes": SMALL}, "optim": {"lr": 1e-3, "warmup": 2, "decay_steps": 0},
-        "loss": {"grounding": 0.3, "target": 1.0, "speed": 0.5, "lambda_gen": 0.1}, "augment": {"gain": 0.05, "color": 0.01, "state": 0.02},
+        "loss": {"grounding": 0.3, "target": 1.0, "speed": 0.5, "lambda_gen": 0.1, "gen_object_weight": 5.0},
+        "augment": {"gain": 0.05, "color": 0.01, "state": 0.02},
     }  # fmt: skip
     return {**values, **changes}
