@@ -19,6 +19,7 @@ from internvla_a1.model.positions import rotate
 
 if TYPE_CHECKING:
     from internvla_a1.model.cpu.kernels import ExpertKernels
+    from internvla_a1.model.cpu.small import SmallExpertKernels
 
 Rope = tuple[Tensor, Tensor]
 
@@ -133,7 +134,7 @@ class Mixture(nn.Module):
         self.gen = Expert(config, config.gen)
         self.act = Expert(config, config.act)
         self.attend: Attend = sdpa
-        self.kernels: ExpertKernels | None = None  # set by precision.place where they are to be used
+        self.kernels: ExpertKernels | SmallExpertKernels | None = None  # set by precision.place where they are to be used
 
     def phase(
         self,
@@ -150,8 +151,8 @@ class Mixture(nn.Module):
 
         tail=False stops where the last keys and values are known: query, output, MLP and final norm of the last layer feed nothing.
         """
-        if self.kernels is not None and self.kernels.takes(x, mask):
-            return self.kernels.phase(expert, x, rope, cache, start, tail)
+        if self.kernels is not None and self.kernels.takes(x, mask, expert):
+            return self.kernels.phase(expert, x, rope, cache, start, tail, b.x)
         count = x.shape[1]
         for i, layer in enumerate(expert.stack):
             h = layer.input_layernorm(x, b.normed, b.rms)

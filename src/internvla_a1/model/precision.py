@@ -11,7 +11,8 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.model.config import InternVisionConfig, QwenVisionConfig
 from internvla_a1.model.cosmos import Haar
 from internvla_a1.model.cpu.kernels import BFLOAT16, GELU_ERF, GELU_TANH, GRAIN, SINGLE, ExpertKernels, Kernels, VisionKernels, fits
-from internvla_a1.model.cpu.library import library
+from internvla_a1.model.cpu.library import library, small_library
+from internvla_a1.model.cpu.small import SmallExpertKernels, suits
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.network import InternVLAA1
 from internvla_a1.model.vision_stem import StemVision
@@ -127,6 +128,7 @@ def use_kernels(model: InternVLAA1, precision: int) -> None:
 def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels: bool = True) -> InternVLAA1:
     """Move and convert in place, one tensor at a time; parameters that are right already are not touched."""
     native = dtype == torch.bfloat16 and bfloat16_is_native(device)
+    small = kernels and device.type == "cpu" and dtype == torch.float32 and suits(model.config) and small_library() is not None
     kernels = kernels and wants_kernels(model, device, dtype)
     model.compute_dtype = torch.bfloat16 if native and not kernels else torch.float32
     model.stored_dtype = dtype
@@ -140,4 +142,6 @@ def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels:
         model.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast in bfloat16, not in float32
     if kernels:
         use_kernels(model, BFLOAT16 if dtype == torch.bfloat16 else SINGLE)
+    elif small:
+        model.mixture.kernels = SmallExpertKernels(model.config)
     return model

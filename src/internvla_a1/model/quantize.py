@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from internvla_a1.core.errors import CheckpointError
 from internvla_a1.model.cpu.kernels import INTEGER, Kernels
+from internvla_a1.model.cpu.small import SmallExpertKernels
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.layers import TILE_VALUES, Linear, _tile
 from internvla_a1.model.network import InternVLAA1
@@ -81,6 +82,8 @@ def quantize(model: InternVLAA1) -> InternVLAA1:
             for name, child in module.named_children():
                 if isinstance(child, Linear) and child.weight.numel() >= MIN_VALUES:
                     setattr(module, name, Int8Linear(child))
+    if isinstance(model.mixture.kernels, SmallExpertKernels):
+        model.mixture.kernels = None  # they have float32 weights of their own
     return model
 
 

@@ -119,7 +119,7 @@ def test_a_head_that_bfloat16_cannot_hold_stays_float32_beside_the_kernels() -> 
 
 
 def test_switched_off_nothing_is_compiled_and_torch_computes(without_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_module, "_built", lambda: pytest.fail("something was compiled"))
+    monkeypatch.setattr(library_module, "_built", lambda *_: pytest.fail("something was compiled"))
     assert library() is None
     assert prepare(weights("3b"), CPU, torch.bfloat16).mixture.kernels is None
 

@@ -118,7 +118,7 @@ class ExpertKernels:
         """Weights have moved."""
         self._tables.clear()
 
-    def takes(self, x: Tensor, mask: Tensor | None) -> bool:
+    def takes(self, x: Tensor, mask: Tensor | None, expert: nn.Module | None = None) -> bool:
         return mask is None and len(x) == 1 and self.kernels.takes(x)
 
     def memory(self, cache: KVCache) -> Tensor:
@@ -129,10 +129,12 @@ class ExpertKernels:
             cache.packed = torch.zeros(2, layers, self.kernels.terms, kv, capacity * size, dtype=torch.bfloat16)
         return cache.packed
 
-    def phase(self, expert: nn.Module, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache, start: int, tail: bool) -> Tensor | None:
-        """See Mixture.phase; x: (1, S, hidden)."""
+    def phase(
+        self, expert: nn.Module, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache, start: int, tail: bool, out: Tensor | None = None
+    ) -> Tensor | None:
+        """See Mixture.phase; x: (1, S, hidden), the result in `out` where given."""
         table, mlp, norm = self._table(expert)
-        x = x[0].float().clone()
+        x = x[0].float().clone() if out is None else out[0].copy_(x[0])
         memory = self.memory(cache)
         cos, sin = (t.reshape(-1, self.head_dim).float().contiguous() for t in rope)
         with LOCK:

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 SOURCES = Path(__file__).parent
-FLAGS = (
-    "-O3", "-std=c++17", "-fopenmp", "-fPIC", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16",
-    "-mamx-tile", "-mamx-bf16", "-mamx-int8",
-)  # fmt: skip
+COMMON = ("-O3", "-std=c++17", "-fPIC", "-mfma")
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+TILES = (*COMMON, *AVX512, "-fopenmp", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")
+VECTORS = {"AVX512": (*COMMON, *AVX512), "AVX2": (*COMMON, "-mavx2")}  # by what torch says this CPU can do
 SWITCH = "INTERNVLA_A1_KERNELS"  # "off" leaves everything to torch
 LOCK = threading.Lock()  # one call at a time: the kernels keep their scratch memory
 log = logging.getLogger(__name__)
@@ -34,12 +34,10 @@ def cpu_has_tiles() -> bool:
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The kernels, ready to be called, or None where this machine cannot have them; a missing compiler is logged once."""
-    if os.environ.get(SWITCH, "").lower() in ("off", "0") or not cpu_has_tiles():
+    if switched_off() or not cpu_has_tiles():
         return None
-    try:
-        loaded = ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("the AMX kernels could not be built, torch computes instead (slower): %s", error)
+    loaded = _loaded("kernels.cpp", TILES, "AMX kernels")
+    if loaded is None:
         return None
     loaded.kernels_init.restype = ctypes.c_long
     if loaded.kernels_init() != 0:
@@ -48,14 +46,38 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def _built() -> Path:
-    """Path of the shared object for these sources and flags; compiled in some seconds if it is not there."""
-    sources = sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp"))
-    digest = hashlib.sha256("\0".join(FLAGS).encode())
+@lru_cache(maxsize=1)
+def small_library() -> ctypes.CDLL | None:
+    """The layers of small experts (small.cpp) for this CPU's vectors, or None; as `library`."""
+    flags = VECTORS.get(torch.backends.cpu.get_cpu_capability())
+    if switched_off() or sys.platform != "linux" or flags is None:
+        return None
+    loaded = _loaded("small.cpp", flags, "kernels for small models")
+    if loaded is not None:
+        loaded.small_block.restype = loaded.small_floats.restype = ctypes.c_long
+    return loaded
+
+
+def switched_off() -> bool:
+    return os.environ.get(SWITCH, "").lower() in ("off", "0")
+
+
+def _loaded(source: str, flags: tuple[str, ...], what: str) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(_built(source, flags)))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("the %s could not be built, torch computes instead (slower): %s", what, error)
+        return None
+
+
+def _built(main: str, flags: tuple[str, ...]) -> Path:
+    """Path of the shared object of this source with these flags; compiled in some seconds if it is not there."""
+    sources = [*sorted(SOURCES.glob("*.h")), SOURCES / main]
+    digest = hashlib.sha256("\0".join(flags).encode())
     for source in sources:
         digest.update(source.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "internvla_a1"
-    target = cache / f"kernels-{digest.hexdigest()[:16]}.so"
+    target = cache / f"{Path(main).stem}-{digest.hexdigest()[:16]}.so"
     if target.is_file():
         return target
     compiler = os.environ.get("CXX") or shutil.which("g++")
@@ -64,7 +86,7 @@ def _built() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         objects = Path(folder) / "kernels.o"
-        run = [compiler, *FLAGS, "-c", str(SOURCES / "kernels.cpp"), "-o", str(objects)]
+        run = [compiler, *flags, "-c", str(SOURCES / main), "-o", str(objects)]
         done = subprocess.run(run, capture_output=True, text=True, timeout=300)
         if done.returncode:
             raise OSError(done.stderr.strip()[-2000:])
