@@ -37,6 +37,10 @@ def sample(chunk: TimedChunk, motion_ns: np.ndarray) -> FloatArray:
     p0, p1 = points[i], points[np.minimum(i + 1, last)]
     m0 = (p1 - points[np.maximum(i - 1, 0)]) / 2
     m1 = np.where((i + 1 < last)[:, None], (points[np.minimum(i + 2, last)] - p0) / 2, 0.0)
+    if chunk.held_from is not None and chunk.held is not None:  # comes to rest there, and does not swing past it
+        rest = chunk.held_from - 1 + (chunk.before is not None)
+        m0 = np.where((i >= rest)[:, None] & chunk.held, 0.0, m0)
+        m1 = np.where((i + 1 >= rest)[:, None] & chunk.held, 0.0, m1)
     return p0 + s * (m0 + s * (3 * (p1 - p0) - 2 * m0 - m1 + s * (2 * (p0 - p1) + m0 + m1)))
 
 

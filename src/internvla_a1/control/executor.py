@@ -121,12 +121,13 @@ class Executor:
         if self._measured.positions is None:
             return Refusal(Reason.NOT_ALLOWED, "no joint state yet")
         measured = self._measured.positions
-        checked = admit_chunk(timed, self._mover.state(knot_of(motion), measured)[0], motion, self._mover.bounds, self.collision)
+        place = self._mover.place(knot_of(motion), measured)
+        checked = admit_chunk(timed, place, motion, self._mover.bounds, self.collision, self.robot.gripper_mask)
         if isinstance(checked, Refusal):
             return checked
-        if checked.steps < timed.steps:
-            self._count(Refusal(Reason.COLLISION, f"chunk {timed.chunk_id} cut after step {checked.steps - 1} of {timed.steps}"))
-            self._last_rejection = f"{Reason.COLLISION.value}: chunk {timed.chunk_id} cut after step {checked.steps - 1}"
+        if checked.held_from is not None:
+            cut = self._count(Refusal(Reason.COLLISION, f"chunk {timed.chunk_id} cut after step {checked.held_from - 1} of {timed.steps}"))
+            self._last_rejection = str(cut)
         self._limited += checked.limited
         self._chunks.add(checked, self._mover.told(timed.observed_ns, measured))
         self._mover.urgent = True  # its first segment leaves with the next tick

@@ -27,6 +27,8 @@ class TimedChunk:
     frozen_steps: int
     limited: bool = False  # whether a position limit had a say
     before: FloatArray | None = None  # (joints,) where the arm was at observed_ns: what step 0 is approached from
+    held_from: int | None = None  # from this step on the arm stays where it is: what it was asked for touches something
+    held: np.ndarray | None = None  # (joints,) bool: which joints stay then
 
     @property
     def steps(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,24 +17,39 @@ from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 
 
-def admit_chunk(
-    chunk: TimedChunk, commanded: FloatArray, motion_ns: int, limits: Limits, gate: CollisionGate | None
-) -> TimedChunk | Refusal:
-    """The chunk inside the position limits, up to its last safe waypoint; refused only where not even the next waypoint is safe.
+@dataclass(frozen=True)
+class Place:
+    """Where the arm is told to be now, and where its present plan comes to rest: (joints,) each."""
 
-    Limited before it is interpolated: a cubic through a waypoint far outside would swing the other way before it.
+    now: FloatArray
+    rest: FloatArray
+
+
+def admit_chunk(
+    chunk: TimedChunk, place: Place, motion_ns: int, limits: Limits, gate: CollisionGate | None, gripper: np.ndarray
+) -> TimedChunk | Refusal:
+    """The chunk inside the position limits, up to its last safe waypoint; from there on the arm stays, and its grippers go on.
+
+    A hand that comes a little too near to what it picks from can still close. Refused only where not even staying is safe.
+    gripper: (joints,) bool. Limited before it is interpolated: a cubic through a waypoint far outside would swing the other way
+    before it.
     """
     inside = np.clip(chunk.positions, limits.lower, limits.upper)
     chunk = replace(chunk, positions=inside, limited=not np.array_equal(inside, chunk.positions))
     if gate is None:
         return chunk
     ahead = chunk.remaining_from(motion_ns)
-    result = gate.check(commanded, chunk.positions[ahead:])
+    result = gate.check(place.now, chunk.positions[ahead:])
     if result.safe == chunk.steps - ahead:
         return chunk
-    if result.safe == 0:
+    first = ahead + result.safe
+    before, last = (chunk.positions[first - 1],) * 2 if result.safe else (place.now, place.rest)
+    staying = np.where(gripper, chunk.positions[first:], last)
+    still = gate.check(before, staying).safe
+    if result.safe + still == 0:
         return Refusal(Reason.COLLISION, f"chunk {chunk.chunk_id}: already its next waypoint, step {ahead}: {result.hit}")
-    return replace(chunk, positions=chunk.positions[: ahead + result.safe])
+    positions = np.concatenate([chunk.positions[:first], staying[:still]])
+    return replace(chunk, positions=positions, held_from=first, held=~gripper)
 
 
 def admit_motion(

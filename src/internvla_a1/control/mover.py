@@ -9,6 +9,7 @@ import numpy as np
 from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.handover import Authority
+from internvla_a1.control.intake import Place
 from internvla_a1.control.interface import Segment
 from internvla_a1.control.limiter import CELL_S, Reference, Tracker, brake, follow
 from internvla_a1.control.limits import Limits, limits_of
@@ -58,6 +59,11 @@ class Mover:
         if self.plan is not None:
             return self.plan.state(knot)
         return measured, np.zeros_like(measured), np.zeros_like(measured)
+
+    def place(self, knot: int, measured: FloatArray) -> Place:
+        """Where the arm is told to be at a knot, and where the plan ends."""
+        now = self.state(knot, measured)[0]
+        return Place(now, now if self.plan is None else self.plan.q[-1])
 
     def told(self, motion_ns: int, measured: FloatArray) -> FloatArray:
         """What the arm was told to be at, at a past instant of motion time; the oldest remembered if that is longer ago."""

@@ -62,6 +62,27 @@ def test_a_chunk_whose_next_waypoint_hits_is_refused_with_what_it_hits() -> None
     assert refusal is not None and refusal.reason is Reason.COLLISION and "link_1 with wall" in refusal.detail
 
 
+def test_where_the_arm_may_go_no_further_it_stays_and_its_gripper_goes_on() -> None:
+    rig = Rig(collision=Wall(0.25))
+    rig.give_policy()
+    start, closing = middle(rig.robot), rig.robot.gripper_mask
+
+    def path(t: FloatArray) -> FloatArray:
+        out = np.tile(start, (len(t), 1))
+        out[:, 0] = np.linspace(start[0], 0.6, len(t))
+        out[:, closing] = 0.005
+        return out
+
+    for _ in range(12):  # asked again and again, as by a policy that sees no wall
+        assert rig.send_chunk(path=path, delay_s=0.0) is None
+        rig.step(15)
+        start = np.where(closing, start, rig.log.q[-1])
+    q = np.array(rig.log.q)
+    assert 0.2 < q[:, 0].max() <= 0.25 and q[-1, 0] > 0.23
+    assert q[-1, closing] < 0.02
+    assert rig.mode is Mode.POLICY and rig.out.status.refusals["collision"] >= 5
+
+
 def test_only_what_is_still_ahead_of_a_chunk_is_checked() -> None:
     seen: list[int] = []
 
