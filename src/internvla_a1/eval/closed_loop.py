@@ -130,7 +130,10 @@ class _State:
         past = self._history.past() if protocol.history else seen
         instruction = cell.order.text if cell.order is not None else ""
         noise = (self._seed * 1009 + self._chunk_id) % 2**31
-        request = PolicyRequest(seen, past, instruction, self._chunk_id, committed, scene=cell.scene(), seed=noise)
+        request = PolicyRequest(
+            seen, past, instruction, self._chunk_id, committed, scene=cell.scene(), seed=noise,
+            previous=self._history.previous(self._dt),
+        )  # fmt: skip
         chunk = self._policy.infer(request).chunk
         self._times.append(chunk.inference_time_s)
         delay = protocol.delay_s if protocol.delay_s >= 0 else chunk.inference_time_s

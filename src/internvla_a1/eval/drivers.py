@@ -92,7 +92,9 @@ class _Driver:
         if self._chunk is None or self._ticks >= min(self._execute, self._chunk.steps - 2):
             ahead = None if self._chunk is None else self._chunk.positions[self._ticks :]
             seed = (cell.stamp_ns // 1_000_000) % 2**31
-            chunk = self._policy.infer(PolicyRequest(seen, self._history.past(), instruction, 1, scene=cell.scene(), seed=seed)).chunk
+            previous = self._history.previous(self._robot.control_dt_s)
+            request = PolicyRequest(seen, self._history.past(), instruction, 1, scene=cell.scene(), previous=previous, seed=seed)
+            chunk = self._policy.infer(request).chunk
             self._coming, self._ticks = chunk, 0
             return self._rest(seen, seen.positions[None].repeat(4, 0) if ahead is None else ahead)
         return self._rest(seen, self._chunk.positions[self._ticks :])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +112,10 @@ def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int) -> Iterator[_Fra
             continue
         state = np.concatenate([dataset.numbers(e, state_keys)[k][t] for k in state_keys]).astype(np.float64)
         seen, past, later = (observation_at(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back), t + ahead))
+        before = np.concatenate([dataset.numbers(e, state_keys)[k][max(0, t - 1)] for k in state_keys]).astype(np.float64)
+        previous = replace(seen, positions=before)
         policy.reset()
-        result = policy.infer(PolicyRequest(seen, past, dataset.instruction(e, t), int(index), seed=int(index)))
+        result = policy.infer(PolicyRequest(seen, past, dataset.instruction(e, t), int(index), previous=previous, seed=int(index)))
         if result.foresight is None:
             raise ConfigError("this policy was built without foresight")
         real, present = (_latents(policy, [o.images[c] for c in result.foresight.cameras]) for o in (later, seen))

@@ -28,5 +28,12 @@ class History:
 
     def past(self) -> Observation:
         """The oldest there is if none is that old."""
-        wanted = self._kept[-1].stamp_ns - self._back_ns
+        return self._nearest(self._back_ns)
+
+    def previous(self, period_s: float) -> Observation | None:
+        """The one closest to a period ago; None if only the newest is there."""
+        return self._nearest(nanoseconds(period_s)) if len(self._kept) > 1 else None
+
+    def _nearest(self, back_ns: int) -> Observation:
+        wanted = self._kept[-1].stamp_ns - back_ns
         return min(self._kept, key=lambda o: abs(o.stamp_ns - wanted))

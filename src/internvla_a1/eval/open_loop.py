@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,8 +55,12 @@ def open_loop(policy: Policy, dataset: Dataset, samples: int, seed: int = 0) -> 
         if len(state) != len(robot.joints):
             raise ConfigError(f"{dataset.root}: {len(state)} state values, robot {robot.name} has {len(robot.joints)} joints")
         seen, past = (observation_at(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back)))
+        before = np.concatenate([numbers[k][max(0, t - 1)] for k in state_keys]).astype(np.float64)
         policy.reset()
-        chunk = policy.infer(PolicyRequest(seen, past, dataset.instruction(e, t), int(index), seed=int(index))).chunk
+        request = PolicyRequest(
+            seen, past, dataset.instruction(e, t), int(index), previous=replace(seen, positions=before), seed=int(index)
+        )
+        chunk = policy.infer(request).chunk
         ahead, is_pad = clamped(t, range(chunk.steps), length)
         recorded = np.concatenate([numbers[k][ahead] for k in action_keys], 1)
         error = chunk.positions - recorded

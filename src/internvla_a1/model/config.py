@@ -121,6 +121,7 @@ class ModelConfig:
     scale_factor: int = 8  # latent cells per generation token, per side
     residual_foresight: bool = False  # the future as the present with changes: a small head need not draw what stays as it is
     motion_tokens: bool = False  # a token of the present also holds what was in its cells before: motion in one place, not two
+    state_change: bool = False  # state values behind the joints': their change since one step ago, so that a moving arm is known as one
     lambda_gen: float = 0.01
     min_period: float = 0.004
     max_period: float = 4.0

@@ -144,7 +144,10 @@ class PolicyNode(ManagedNode):
         seed = None if self._params.seed < 0 else (self._params.seed + seen.stamp_ns) % 2**63
         found = self._history.nearest(seen.stamp_ns - nanoseconds(self._policy.history_s), tolerance_s=ANY_AGE_S)
         past = seen if found is None else found[1]
-        return PolicyRequest(seen, past, instruction, chunk_id=0, scene=scene, seed=seed)
+        period = self._robot.control_dt_s
+        before = self._history.nearest(seen.stamp_ns - nanoseconds(period), tolerance_s=period / 2)
+        previous = None if before is None else before[1]
+        return PolicyRequest(seen, past, instruction, chunk_id=0, scene=scene, previous=previous, seed=seed)
 
     def _scene_at(self, stamp: int) -> Scene | None:
         """Ground truth moved on to the instant of the observation; None if it is from another time."""

@@ -91,7 +91,8 @@ class NetworkPolicy:
         with device_errors_named(self.device, "inference"):
             state = self._state(request.observation)
             past_latents = self._memory.recall(request.past, self._present(request.observation))
-            batch = self.pipeline.batch(request.observation, request.past, state, instruction, with_past=past_latents is None)
+            previous = None if request.previous is None else self._state(request.previous)
+            batch = self.pipeline.batch(request.observation, request.past, state, instruction, past_latents is None, previous)
             hook, rows, frozen = self._guidance(request.committed, state)
             prediction = self.model.predict(
                 batch, self._noise(request.seed), self.steps, foresight=self.foresight or request.want_images,

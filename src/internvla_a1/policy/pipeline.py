@@ -38,6 +38,7 @@ from internvla_a1.policy.transforms.qwen import LanguageTokens, QwenImageProcess
 
 CAMERA = "camera.image."  # keys of live pictures before they are mapped to views
 QWEN_KEYS = ("observation.pixel_values", "observation.image_grid_thw", "observation.input_ids", "observation.attention_mask")
+CHANGE_SCALE = 5.0
 TEXT_KEYS = ("observation.language.tokens", "observation.language.attention_mask")
 
 
@@ -54,9 +55,15 @@ class Pipeline:
     split_state: SplitKeys
     split_action: SplitKeys
     views: dict[int, str]
+    state_in: Chain | None = None  # state features alone, where their change goes along (ModelConfig.state_change)
 
-    def batch(self, now: Observation, past: Observation, state: Tensor, task: str, with_past: bool = True) -> dict[str, Tensor]:
-        """The policy keys of model.md section 8, batch 1. A view without a past frame shows its present one twice."""
+    def batch(
+        self, now: Observation, past: Observation, state: Tensor, task: str, with_past: bool = True, previous: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The policy keys of model.md section 8, batch 1. A view without a past frame shows its present one twice.
+
+        previous: (joints,) state of one control period earlier; None: the arm stood still.
+        """
         sample: Sample = {**self.split_state({STATE: state}), "task": task}
         for camera in self.views.values():
             image = now.images.get(camera)
@@ -67,6 +74,9 @@ class Pipeline:
             frames = [before, image] if with_past else [image]
             sample[CAMERA + camera] = torch.stack([to_float(frame) for frame in frames])
         row = self.way_in(sample)
+        if self.state_in is not None and previous is not None:
+            after, before = (self.state_in(self.split_state({STATE: s}))[STATE] for s in (state, previous))
+            row[STATE][len(state) : 2 * len(state)] = state_change(after, before)
         return {key: value.unsqueeze(0) for key, value in row.items()}
 
     def normalised_actions(self, actions: Tensor, state: Tensor) -> Tensor:
@@ -77,6 +87,11 @@ class Pipeline:
     def absolute(self, actions: Tensor, state: Tensor) -> Tensor:
         """(steps, >= joints) from the model -> (steps, joints) absolute, robot units."""
         return self.actions_out({**self.split_state({STATE: state}), ACTION: actions})[ACTION]
+
+
+def state_change(after: Tensor, before: Tensor) -> Tensor:
+    """Of normalised states (..., D): scaled so that a quick step of an arm is about 1."""
+    return CHANGE_SCALE * (after - before)
 
 
 def make_pipeline(checkpoint: Checkpoint, model: ModelConfig, agreement: Agreement, tokenizer: str | Path | None = None) -> Pipeline:
@@ -105,6 +120,8 @@ def make_pipeline(checkpoint: Checkpoint, model: ModelConfig, agreement: Agreeme
         side = model.vision.image
         text = LanguageTokens(words, model.text_tokens)
         steps = (ResizeWithPad(side, side), text, *numbers, remap, SelectKeys((*keys, STATE, *TEXT_KEYS)))
+    if model.state_change and 2 * row.size > model.state_dim:
+        raise ConfigError(f"{checkpoint.path}: {row.size} joints and their change do not fit {model.state_dim} state values")
     relative = (row.state_keys, row.action_keys, agreement.delta_mask)
     split_action = SplitKeys(row.action_keys, row.dims, ACTION)
     whole, mode = ConcatKeys(row.action_keys, ACTION), agreement.mode
@@ -115,6 +132,7 @@ def make_pipeline(checkpoint: Checkpoint, model: ModelConfig, agreement: Agreeme
         split_state=SplitKeys(row.state_keys, row.dims, STATE),
         split_action=split_action,
         views=agreement.views,
+        state_in=Chain((Normalise(state_stats, agreement.mode), ConcatKeys(row.state_keys, STATE))) if model.state_change else None,
     )
 
 

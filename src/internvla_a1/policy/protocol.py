@@ -25,7 +25,10 @@ class Committed:
 
 @dataclass(frozen=True)
 class PolicyRequest:
-    """One question to a policy. past: the observation closest to `history_s` earlier, the oldest there is if none is that old."""
+    """One question to a policy. past: the observation closest to `history_s` earlier, the oldest there is if none is that old.
+
+    previous: the one closest to a control period earlier; None where there is none, e.g. after a give-back.
+    """
 
     observation: Observation
     past: Observation
@@ -34,6 +37,7 @@ class PolicyRequest:
     committed: Committed | None = None
     want_images: bool = False
     scene: Scene | None = None  # ground truth; only the expert policy reads it
+    previous: Observation | None = None
     seed: int | None = None  # noise of the flow; None draws fresh noise
 
 

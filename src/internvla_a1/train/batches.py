@@ -15,6 +15,7 @@ from internvla_a1.core.scene import COLORS
 from internvla_a1.data.mixture import Mixture
 from internvla_a1.eval.colors import any_color, color_of
 from internvla_a1.model.config import ModelConfig
+from internvla_a1.policy.pipeline import state_change
 from internvla_a1.policy.statistics import FeatureStats
 from internvla_a1.policy.tokenizer import TextTokenizer
 from internvla_a1.policy.transforms import normalise
@@ -127,9 +128,9 @@ class CachedBatches:
             tasks = [_recolored(t, COLORS[c]) for t, c in zip(tasks, jitter["ask"][places], strict=True)]
         tokens, attention = zip(*(self._row(t) for t in tasks), strict=True)
         moving = torch.zeros(1, config.state_dim)
-        moving[:, : source.size] = 1
+        moving[:, : source.size * (1 + config.state_change)] = 1
         batch = {
-            STATE: numbers.states(state, config.state_dim) + torch.from_numpy(jitter["state"][places]) * moving,
+            STATE: self._states(cache, numbers, frames) + torch.from_numpy(jitter["state"][places]) * moving,
             ACTION: numbers.actions(chunk, state, config.action_dim),
             IS_PAD: torch.from_numpy(is_pad),
             TARGET: torch.from_numpy(cache.target[frames]),
@@ -170,6 +171,16 @@ class CachedBatches:
             batch[f"{VIEW}{view}"] = image
             batch[f"{VIEW}{view}_mask"] = torch.full((len(times),), view in slots)
         batch[RAW] = raw
+
+    def _states(self, cache: Cache, numbers: Numbers, frames: np.ndarray) -> Tensor:
+        """(n, state_dim): the state and, where the model takes it, its change since one frame ago; 0 at the start of an episode."""
+        width = self.config.state_dim
+        states = numbers.states(cache.state[frames], width)
+        if self.config.state_change:
+            size = cache.state.shape[1]
+            before = numbers.states(cache.state[cache.at(frames, (-1,))[0][:, 0]], width)
+            states[:, size : 2 * size] = state_change(states[:, :size], before[:, :size])
+        return states
 
     def _objects(self, cache: Cache, source: OpenSource, times: np.ndarray) -> Tensor:
         """times: (n, 2), present and future -> (n, V, grid, grid), the larger share of the two."""

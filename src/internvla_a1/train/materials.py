@@ -160,6 +160,8 @@ def make_batches(config: TrainConfig, materials: Materials, latents: bool, any_c
     weights_or_none = weights if any(weights) else None
     vision = model.config.vision
     if not config.data.cache or isinstance(vision, QwenVisionConfig):
+        if model.config.state_change:
+            raise ConfigError("state_change needs data.cache")
         mixture = Mixture(tuple(len(s.samples) for s in sources), weights_or_none, config.seed)
         return FolderBatches(sources, materials.numbers, mixture, materials.tokenizer, model.config)
     caches = open_caches(config, sources, vision.image)

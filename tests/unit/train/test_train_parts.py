@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from train_made_up import SMALL, small_config, write_demo
+from train_made_up import SIDE, SMALL, small_config, write_demo
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.resources import find
+from internvla_a1.core.robot import load_robot
+from internvla_a1.core.types import Observation
 from internvla_a1.data.images import fitted
 from internvla_a1.eval.ablation import ABLATIONS, ablate, ablated_latents
 from internvla_a1.eval.colors import any_color, color_mask
@@ -16,10 +19,12 @@ from internvla_a1.model import new_model
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.flow import sample_time
 from internvla_a1.model.inputs import read_batch
+from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.transforms import resize_with_pad, to_float
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
 from internvla_a1.train.auxiliary import SpeedHead, token_labels
 from internvla_a1.train.batches import LATENTS, OBJECTS, SPEED, draw_noise, shifted
+from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model
@@ -328,3 +333,22 @@ def test_cells_with_coloured_pixels_now_or_then_may_count_more_in_the_foresight_
     assert float(plain[0] / plain[1]) == pytest.approx(float(alike[0] / alike[1]), rel=1e-5)
     row = ((joint.predicted - latents[:, :, 2].flatten(0, 1)[joint.layout.views]) ** 2)[:, :, 1].mean()
     assert float(one[0] / one[1]) == pytest.approx(float(row), rel=1e-5)
+
+
+def test_the_change_of_state_is_the_same_in_training_and_in_use(place, tmp_path):
+    sizes = {**SMALL, "state_change": True}
+    config = config_of(place, out=str(tmp_path / "run"), augment={}, steps=1, save_every=1, ema=0.0, model={"changes": sizes})
+    folder = run_training(config, cpu=True, quiet=True)
+    materials = gather(config)
+    batches = make_batches(config, materials, latents=True)
+    cache = batches.caches[0]
+    trained = batches._states(cache, materials.numbers[0], np.array([0, 5]))
+    policy = NetworkPolicy(load_robot(find("config/robots/demo_arm.yaml")), folder)
+    images = {c: np.zeros((SIDE, SIDE, 3), np.uint8) for c in policy.agreement.views.values()}
+    seen = Observation(0, images, dict.fromkeys(images, 0.0), policy.robot.joint_names, cache.state[5].astype(float))
+    states = [torch.from_numpy(cache.state[k]) for k in (5, 4)]
+    used = policy.pipeline.batch(seen, seen, states[0], "put the red box in the left bin", True, states[1])["observation.state"][0]
+    assert torch.allclose(used, trained[1], atol=1e-5) and used[7:14].abs().max() > 0.01
+    assert not trained[0][7:14].any()  # nothing comes before the first frame
+    first = policy.pipeline.batch(seen, seen, states[0], "put the red box in the left bin")["observation.state"][0]
+    assert torch.equal(first[:7], used[:7]) and not first[7:].any()

@@ -16,6 +16,7 @@ SMALL = {
     "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "und": {"hidden": 32, "mlp": 48}, "gen": {"hidden": 32, "mlp": 48},
     "act": {"hidden": 32, "mlp": 48}, "vocab": 32, "vision": {"image": SIDE, "hidden": 32, "text_tokens": 12},
     "codec": {"channels": 32, "multipliers": [1, 1], "image": SIDE}, "chunk": 4, "views": 2, "scale_factor": 2, "steps": 2,
+    "state_dim": 16,
 }  # fmt: skip
 
 
