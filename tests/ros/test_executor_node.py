@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1.core import types
+from internvla_a1.core.clock import Now
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
+from internvla_a1.nodes.executor import ExecutorNode
 from internvla_a1.ros import convert, heartbeat, joints, qos
 from internvla_a1.ros.time import duration_s
 
@@ -244,6 +247,21 @@ def test_a_signal_in_motion_leaves_the_arm_holding(bench):
     assert bench.graph.until(lambda: bench.speed() < 0.01, 2.0)
     assert bench.handover[-1].mode == HandoverState.HOLD
     assert "Traceback" not in bench.graph.log("executor")
+
+
+def test_woken_after_a_pause_it_hears_what_waited_before_it_ticks_again_once():
+    counted = []
+    node = SimpleNamespace(
+        params=SimpleNamespace(tick_s=0.01), diagnostics=SimpleNamespace(count=counted.append), _ticked_ns=0, _woken=False
+    )
+
+    def woken(at_s):
+        return ExecutorNode._just_woken(node, Now(round(at_s * 1e9), 0))
+
+    assert [woken(1.00), woken(1.01), woken(1.02)] == [True, False, False]
+    assert [woken(1.17), woken(1.18)] == [True, False]
+    assert [woken(1.30), woken(1.42), woken(1.54)] == [True, False, True], "a machine too slow for its ticks still ticks"
+    assert counted == ["ticks_late"] * 4
 
 
 def test_parameters_of_the_core_are_checked_before_anything_is_made(tmp_path):

@@ -31,7 +31,7 @@ class MotionClock:
             self._progress_ns = now.steady_ns
             self._last = now
         stamps = now.stamp_ns - self._last.stamp_ns
-        steady = now.steady_ns - self._last.steady_ns
+        steady = now.steady_ns - self._progress_ns  # a process that was kept from hearing /clock catches up at once, which is no jump
         if stamps < 0 or stamps - self._rate * steady > self._jump_ns:
             self._offset_ns -= stamps
             self._jump_s = stamps / NS

@@ -36,6 +36,7 @@ from internvla_a1.ros.time import stamp_ns
 
 _WATCH_PUBLISHERS_S = 0.25
 _FLUSH_S = 0.2
+_WOKEN_TICKS = 4
 _SHOW_EVERY_NS = 50_000_000
 _LOG_S = 1.0  # the same refusal again
 _IDLE_LOG_S = 60.0  # a policy that runs while nobody has given it the arm is no trouble
@@ -73,7 +74,8 @@ class ExecutorNode(ManagedNode):
         self._shown_ns = 0
         self._last: TickOutput | None = None
         self._status_ns = self._lead_ns = 0
-        self._ticked_early = False
+        self._ticked_early = self._woken = False
+        self._ticked_ns = 0
         super().__init__("executor", ExecutorParams)
 
     def now(self) -> Now:
@@ -133,6 +135,8 @@ class ExecutorNode(ManagedNode):
         if not self.active or self.core is None:
             return
         now = self.now()
+        if self._just_woken(now):
+            return
         if self.params.use_sim_time and now.stamp_ns == 0:
             self.diagnostics.warn_throttled("clock", "waiting for /clock", 5.0)
             return
@@ -144,6 +148,19 @@ class ExecutorNode(ManagedNode):
             self.diagnostics.count("segments_late")
             out = replace(out, segment=None)
         self._publish(out)
+
+    def _just_woken(self, now: Now) -> bool:
+        """Whether this process was kept from running until now: what was said to it meanwhile is heard first, once.
+
+        Its joint states would look lost, and simulated time would still stand where it was: a segment stamped so would take the
+        arm back.
+        """
+        gap_ns, self._ticked_ns = now.steady_ns - self._ticked_ns, now.steady_ns
+        woken = gap_ns > _WOKEN_TICKS * nanoseconds(self.params.tick_s) and not self._woken
+        self._woken = woken
+        if woken:
+            self.diagnostics.count("ticks_late")
+        return woken
 
     def _publish(self, out: TickOutput, final: bool = False) -> None:
         self._last = out

@@ -47,7 +47,7 @@ def bad_chunk(o: Observer, rng: np.random.Generator) -> str:
     """One to three chunks from a second policy: not finite, wrong joints, a jump, old, ahead, far too long, far out of range."""
     kind = str(rng.choice(["nan", "inf", "joints", "jump", "old", "ahead", "long", "far", "dt"]))
     for _ in range(int(rng.integers(1, 4))):
-        o.chunks.publish(convert.chunk_msg(_spoilt(_here(o, rng), kind, rng)))
+        o.chunks.publish(convert.chunk_msg(spoilt(here(o, rng), kind, rng)))
         time.sleep(0.05)
     return kind
 
@@ -55,7 +55,7 @@ def bad_chunk(o: Observer, rng: np.random.Generator) -> str:
 def flood(o: Observer, rng: np.random.Generator) -> str:
     """Three hundred chunks as fast as they go out."""
     for k in range(300):
-        o.chunks.publish(convert.chunk_msg(replace(_here(o, rng), chunk_id=_ROGUE_ID + k)))
+        o.chunks.publish(convert.chunk_msg(replace(here(o, rng), chunk_id=_ROGUE_ID + k)))
     return "300 chunks"
 
 
@@ -153,7 +153,7 @@ def _signal(o: Observer, node: str, number: int) -> None:
         os.kill(o.pids[node], number)
 
 
-def _here(o: Observer, rng: np.random.Generator) -> ActionChunk:
+def here(o: Observer, rng: np.random.Generator) -> ActionChunk:
     """Thirty steps that stay where the arm is told to be."""
     status = o.status
     q = np.array(status.commanded) if status is not None and len(status.commanded) else o.measured[-1].q
@@ -161,7 +161,7 @@ def _here(o: Observer, rng: np.random.Generator) -> ActionChunk:
     return ActionChunk(o.stamp_ns, _ROGUE_ID + int(rng.integers(1000)), o.robot.joint_names, o.robot.control_dt_s, positions)
 
 
-def _spoilt(chunk: ActionChunk, kind: str, rng: np.random.Generator) -> ActionChunk:
+def spoilt(chunk: ActionChunk, kind: str, rng: np.random.Generator) -> ActionChunk:
     positions = chunk.positions.copy()
     row, column = int(rng.integers(len(positions))), int(rng.integers(positions.shape[1]))
     if kind in ("nan", "inf"):

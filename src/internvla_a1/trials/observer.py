@@ -67,6 +67,7 @@ class Observer:
         self.robot = robot
         self.measured: deque[Measured] = deque(maxlen=round(_KEPT_S * 100))
         self.told: deque[Told] = deque(maxlen=round(_KEPT_S * 100))
+        self.nonsense = 0  # segments that the arm was sent and that are none: not finite, wrong sizes
         self.said: deque[Said] = deque(maxlen=2000)
         self.states: dict[str, str] = {}  # node: lifecycle state
         self.pids: dict[str, int] = {}
@@ -124,7 +125,9 @@ class Observer:
     def _on_segment(self, message: JointTrajectory) -> None:
         now = time.monotonic()
         segment = joints.arrays(message)
-        if not isinstance(segment, Refusal):
+        if isinstance(segment, Refusal):
+            self.nonsense += 1
+        else:
             self.told.append(Told(now, segment))
 
     def _on_handover(self, message: HandoverState) -> None:

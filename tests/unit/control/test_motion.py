@@ -13,9 +13,11 @@ from internvla_a1.control.braking import stop
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.limiter import brake, follow, reference_from
 from internvla_a1.control.limits import limits_of
+from internvla_a1.control.motion_clock import MotionClock
 from internvla_a1.control.output import plan_refusal, segment_of, start_offset
 from internvla_a1.control.plan import KNOT_NS, KNOT_S, Plan, integrate, resting
 from internvla_a1.control.splice import Approach, tracker_gains
+from internvla_a1.core.clock import NS, Now, nanoseconds
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.robot import RobotSpec, load_robot
 from internvla_a1.eval.safety_rig import demo_robot, middle
@@ -205,3 +207,18 @@ def test_the_start_of_a_motion_is_compared_with_the_arm_but_not_the_gripper() ->
 def test_a_margin_that_leaves_no_range_is_refused() -> None:
     with pytest.raises(ConfigError, match="no range"):
         limits_of(demo_robot(), ExecutorConfig(soft_margin_m=0.03))
+
+
+def clock_read(steps: list[tuple[float, float]]) -> tuple[float, float | None]:
+    """Motion time gone, and the last jump noticed, over readings (steady s, simulated s) from the first on."""
+    clock = MotionClock(True, 0.1, 1.0)
+    readings = [clock.read(Now(nanoseconds(1000 + steady), nanoseconds(50 + simulated))) for steady, simulated in steps]
+    return (readings[-1] - readings[0]) / NS, clock.take_jump()
+
+
+def test_simulated_time_that_was_not_heard_of_for_a_while_catches_up_without_a_jump() -> None:
+    steady = [(k * 0.01, k * 0.01) for k in range(20)]
+    unheard = [(0.34, 0.19), (0.341, 0.19), (0.342, 0.34)]  # kept from running for 0.15 s, then the messages that waited
+    assert clock_read(steady + unheard) == (pytest.approx(0.34), None)
+    gone, jump = clock_read([*steady, (0.2, 0.5)])
+    assert jump == pytest.approx(0.31) and gone == pytest.approx(0.19)

@@ -1,0 +1,137 @@
+"""`internvla-a1 bench faults`: the system figures of the fault table, on real processes, promised beside measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.resources import find
+from internvla_a1.core.robot import load_robot
+from internvla_a1.demo.domain import DomainLease
+from internvla_a1.demo.stack import Stack
+from internvla_a1.eval.safety_figures import Figure, at_most, exactly, trials
+from internvla_a1.trials.observer import Observer
+from internvla_a1.trials.system import FIGURES, Bench, SystemFigure, Trial
+
+_SPACING_S = 13.0  # between two kills of one node: the lifecycle manager gives up one that dies more than five times a minute
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of trials (1: 50 kills and more, about an hour)")
+    parser.add_argument("--rows", default="", help="only these rows, e.g. 13,16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--belt-speed", type=float, default=0.08, metavar="M_PER_S")
+    parser.add_argument("--out", type=Path, default=Path("outputs/faults"), metavar="FOLDER", help="trials.jsonl: a new run goes on there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if every figure is within its promise, else 1."""
+    chosen = _chosen(args.rows)
+    if not 0 < args.scale <= 1:
+        raise ConfigError(f"--scale: {args.scale} is outside (0, 1]")
+    args.out.mkdir(parents=True, exist_ok=True)
+    console, path = Console(), args.out / "trials.jsonl"
+    done = _read(path)
+    wanted = {f.name: trials(f.trials, args.scale) for f in chosen}
+    with ExitStack() as closing:
+        lease = DomainLease()
+        closing.callback(lease.close)
+        observer = Observer(lease.domain, load_robot(find("config/robots/demo_arm.yaml")))
+        closing.callback(observer.close)
+        arguments = {"policy": "expert", "belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
+        stack = Stack("conveyor_sorting", arguments, lease.domain, args.out / "nodes.log")
+        closing.callback(stack.close)
+        bench = Bench(observer, stack, np.random.default_rng((args.seed, len(done))))
+        _play(bench, chosen, wanted, done, path, console)
+        ends = _over_all(observer, bench)
+    figures = [_figure(f, [t for name, t in done if name == f.name]) for f in chosen if wanted[f.name]] + ends
+    _print(console, figures)
+    return 0 if all(f.ok for f in figures) else 1
+
+
+def _over_all(observer: Observer, bench: Bench) -> list[Figure]:
+    """What the simulator itself has logged, over all trials of this run."""
+    peak = float(observer.diagnostics.get("cell", {}).get("peak_acceleration_share", 0.0))
+    return [
+        exactly(9, "violations in the simulator's own log", 0, bench.violations()),
+        at_most(10, "largest acceleration of the arm / a_max", 1.05, peak),
+    ]
+
+
+def _chosen(rows: str) -> list[SystemFigure]:
+    try:
+        wanted = {int(part) for part in rows.split(",") if part.strip()}
+    except ValueError as error:
+        raise ConfigError(f"--rows: expected numbers with commas, not {rows!r}") from error
+    known = {f.row for f in FIGURES}
+    if wanted - known:
+        raise ConfigError.asked("--rows", min(wanted - known), sorted(known))
+    return [f for f in FIGURES if not wanted or f.row in wanted]
+
+
+def _play(
+    bench: Bench, chosen: Sequence[SystemFigure], wanted: dict[str, int], done: list[tuple[str, Trial]], path: Path, console: Console
+) -> None:
+    """In rounds, a trial of every figure that is short of some, so that a kill of one node is long past when it is killed again."""
+    killed, violations = 0.0, 0
+    counts = {f.name: sum(name == f.name for name, _ in done) for f in chosen}
+    with path.open("a") as file, Progress(console=console) as progress:
+        bar = progress.add_task("trials", total=sum(wanted.values()), completed=sum(min(counts[n], wanted[n]) for n in wanted))
+        while any(counts[f.name] < wanted[f.name] for f in chosen):
+            for figure in chosen:
+                if counts[figure.name] >= wanted[figure.name]:
+                    continue
+                progress.update(bar, description=figure.what)
+                if figure.run.__name__.endswith(("killed", "back")):
+                    time.sleep(max(0.0, killed + _SPACING_S / 2 - time.monotonic()))
+                    killed = time.monotonic()
+                bench.ready()
+                trial = figure.run(bench)
+                done.append((figure.name, trial))
+                counts[figure.name] += 1
+                file.write(json.dumps({"figure": figure.name, "measured": trial.measured, "allowed": trial.allowed}) + "\n")
+                file.flush()
+                progress.advance(bar)
+                said = [f"{s.mode}: {s.reason}" for s in list(bench.o.said)[-3:]]
+                if not trial.kept:
+                    progress.console.print(f"row {figure.row}, {figure.what}: {trial.measured:.3f}, allowed {trial.allowed:.3f}; {said}")
+                if bench.violations() > violations:
+                    violations = bench.violations()
+                    progress.console.print(f"{violations} violations in the simulator's log after: {figure.what}")
+
+
+def _read(path: Path) -> list[tuple[str, Trial]]:
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the line that a kill cut short
+        rows.append((row["figure"], Trial(row["measured"], row["allowed"])))
+    return rows
+
+
+def _figure(figure: SystemFigure, played: list[Trial]) -> Figure:
+    worst = max(played, key=lambda t: t.measured - t.allowed)
+    kept = sum(t.kept for t in played)
+    measured = f"{kept} of {len(played)}, worst {worst.measured:.3g} of {worst.allowed:.3g}"
+    return Figure(figure.row, figure.what, figure.promised, measured, figure.ok(played))
+
+
+def _print(console: Console, figures: list[Figure]) -> None:
+    table = Table("row", "figure", "promised", "measured", "")
+    for f in sorted(figures, key=lambda f: f.row):
+        table.add_row(str(f.row), f.what, f.promised, f.measured, "[green]kept[/]" if f.ok else "[red]MISSED[/]")
+    console.print(table)
+    console.print(f"{sum(f.ok for f in figures)} of {len(figures)} within their promise, load {os.getloadavg()[0]:.1f}")

@@ -1,0 +1,42 @@
+"""How trials become figures; the trials themselves need the running stack."""
+
+import json
+
+import pytest
+
+from internvla_a1.core.errors import ConfigError
+from internvla_a1.trials.faults import _chosen, _figure, _read
+from internvla_a1.trials.system import FIGURES, Trial
+
+
+def figure(name):
+    return next(f for f in FIGURES if f.name == name)
+
+
+def test_a_promise_for_99_of_100_may_be_missed_once_in_200_and_one_for_all_never():
+    good, bad = Trial(0.03, 0.05), Trial(0.2, 0.05)
+    assert _figure(figure("takeover"), [good] * 199 + [bad]).ok
+    assert not _figure(figure("takeover"), [good] * 195 + [bad] * 5).ok
+    assert not _figure(figure("executor_killed"), [good] * 199 + [bad]).ok
+    assert not figure("executor_killed").ok([])
+    assert not _figure(figure("policy_stopped"), [Trial(float("inf"), 0.5)]).ok  # it moved again without being asked
+
+
+def test_the_worst_trial_is_the_one_furthest_beyond_what_it_was_allowed():
+    shown = _figure(figure("policy_killed"), [Trial(0.7, 0.9), Trial(0.65, 0.6)])
+    assert shown.measured.startswith("1 of 2, worst 0.65 of 0.6") and not shown.ok
+
+
+def test_a_run_goes_on_from_the_whole_lines_of_the_one_before(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    assert _read(path) == []
+    path.write_text(json.dumps({"figure": "takeover", "measured": 0.01, "allowed": 0.05}) + "\n" + '{"figure": "take')
+    assert _read(path) == [("takeover", Trial(0.01, 0.05))]
+
+
+def test_rows_are_chosen_by_number_and_a_row_without_a_system_figure_is_named():
+    assert {f.row for f in _chosen("13,16")} == {13, 16} and _chosen("") == list(FIGURES)
+    with pytest.raises(ConfigError, match="26"):
+        _chosen("26")
+    with pytest.raises(ConfigError, match="numbers"):
+        _chosen("all")
