@@ -66,28 +66,37 @@ struct Workspace {  // of one thread: packed queries, scores, packed weights
     }
 };
 
+// The largest of every column of (keys, 32), 16 columns a side.
+inline void largest_down(const float *scores, long length, __m512 top[2]) {
+    __m512 chains[4] = {_mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY), _mm512_set1_ps(-INFINITY)};
+    const float *end = scores + length * 32;
+    for (; scores + 64 <= end; scores += 64)
+        for (int i = 0; i < 4; ++i) chains[i] = _mm512_max_ps(chains[i], _mm512_load_ps(scores + i * 16));
+    for (int i = 0; scores < end && i < 2; ++i) chains[i] = _mm512_max_ps(chains[i], _mm512_load_ps(scores + i * 16));
+    for (int i = 0; i < 2; ++i) top[i] = _mm512_max_ps(chains[i], chains[i + 2]);
+}
+
 // scores (keys, 32) -> packed weights exp(score - largest) and 1 / their sum for each of the 32 queries.
-inline void softmax_down(float *scores, long length, char *weights, int terms, __m512 inverse[2]) {
-    const long padded = up32(length), step_bytes = 2 * TILE_BYTES;
-    for (int side = 0; side < 2; ++side) {
-        __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-        for (long key = 0; key < length; ++key) top = _mm512_max_ps(top, _mm512_load_ps(scores + key * 32 + side * 16));
-        for (long key = 0; key < padded; key += 2) {
-            __m512 even = _mm512_setzero_ps(), odd = even;
-            if (key < length) even = exp16(_mm512_sub_ps(_mm512_load_ps(scores + key * 32 + side * 16), top));
-            if (key + 1 < length) odd = exp16(_mm512_sub_ps(_mm512_load_ps(scores + (key + 1) * 32 + side * 16), top));
-            sum = _mm512_add_ps(sum, _mm512_add_ps(even, odd));
-            char *to = weights + key / 32 * TILE_BYTES + key % 32 / 2 * 64 + side * (padded / 32) * TILE_BYTES;
-            for (int t = 0; t < terms; ++t) {
-                const __m256bh a = _mm512_cvtneps_pbh(even), b = _mm512_cvtneps_pbh(odd);
-                const __m512i low = _mm512_cvtepu16_epi32((__m256i)a), high = _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)b), 16);
-                _mm512_store_si512(to + t * (padded / 32) * step_bytes, _mm512_or_si512(low, high));
-                even = _mm512_sub_ps(even, widen(a));
-                odd = _mm512_sub_ps(odd, widen(b));
-            }
+template <bool SINGLE_TERM>
+inline void softmax_down(const float *scores, long length, char *weights, int terms, __m512 inverse[2]) {
+    const long padded = up32(length), step_bytes = 2 * TILE_BYTES, side_bytes = padded / 32 * TILE_BYTES;
+    const __m512 factor = _mm512_set1_ps(1.44269504088896341f);
+    __m512 top[2], sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    largest_down(scores, length, top);
+    const __m512 base[2] = {_mm512_mul_ps(top[0], factor), _mm512_mul_ps(top[1], factor)};
+    const auto weight = [&](long key, int side) {
+        const __m512 score = _mm512_load_ps(scores + key * 32 + side * 16);
+        return SINGLE_TERM ? power_of_two16(_mm512_fmsub_ps(score, factor, base[side])) : exp16(_mm512_sub_ps(score, top[side]));
+    };
+    for (long key = 0; key < padded; key += 2)
+        for (int side = 0; side < 2; ++side) {
+            const __m512 even = key < length ? weight(key, side) : _mm512_setzero_ps();
+            const __m512 odd = key + 1 < length ? weight(key + 1, side) : _mm512_setzero_ps();
+            sum[side] = _mm512_add_ps(sum[side], _mm512_add_ps(even, odd));
+            pack_pair(even, odd, weights + key / 32 * TILE_BYTES + key % 32 * 32 + side * side_bytes, SINGLE_TERM ? 1 : terms,
+                      padded / 32 * step_bytes);
         }
-        inverse[side] = _mm512_div_ps(_mm512_set1_ps(1.f), sum);
-    }
+    for (int side = 0; side < 2; ++side) inverse[side] = _mm512_div_ps(_mm512_set1_ps(1.f), sum[side]);
 }
 
 // 32 queries (null rows are none) of one key head -> rows of `out`.
@@ -99,11 +108,11 @@ inline void attend_block(const Memory &memory, long head, long length, const flo
     for (int side = 0; side < 2; ++side)
         for (int step = 0; step < steps; ++step)
             pack_tile(rows + side * SIDE, step * 32, 1.f / sqrtf(d), work.query + (side * steps + step) * TILE_BYTES, terms, query_term);
-    const Right queries{work.query, steps * TILE_BYTES, query_term};
+    const Right queries{work.query, steps * TILE_BYTES, TILE_BYTES, query_term};
     const uint16_t *keys = memory.keys + head * memory.capacity * d;
     for (long key = 0; key < padded; key += 32) {
         const char *at = (const char *)(keys + key * d);
-        multiply<false, 2, 2>({{at, at + SIDE * d * 2}, d * 2, memory.term() * 2, {nullptr, nullptr}}, queries, steps, terms, terms);
+        multiply<false, 2, 2>({{at, at + SIDE * d * 2}, d * 2, memory.term() * 2}, queries, steps, terms, terms, Nothing());
         float *to = work.scores + key * 32;
         _tile_stored(0, to, 128);
         _tile_stored(1, to + 16, 128);
@@ -111,13 +120,14 @@ inline void attend_block(const Memory &memory, long head, long length, const flo
         _tile_stored(3, to + 16 * 32 + 16, 128);
     }
     __m512 inverse[2];
-    softmax_down(work.scores, length, work.weights, terms, inverse);
-    const Right weights{work.weights, key_steps * TILE_BYTES, key_steps * 2 * TILE_BYTES};
+    if (terms == 1) softmax_down<true>(work.scores, length, work.weights, terms, inverse);
+    else softmax_down<false>(work.scores, length, work.weights, terms, inverse);
+    const Right weights{work.weights, key_steps * TILE_BYTES, TILE_BYTES, key_steps * 2 * TILE_BYTES};
     const uint16_t *values = memory.values + head * d * memory.capacity;
     for (int i = 0; i < d; i += 32) {
         const char *at = (const char *)(values + i * memory.capacity);
         const long row = memory.capacity * 2;
-        multiply<false, 2, 2>({{at, at + SIDE * row}, row, memory.term() * 2, {nullptr, nullptr}}, weights, key_steps, terms, terms);
+        multiply<false, 2, 2>({{at, at + SIDE * row}, row, memory.term() * 2}, weights, key_steps, terms, terms, Nothing());
         store_tiles<2, 2>(found);
         for (int side = 0; side < 2; ++side)
             for (int half = 0; half < 2; ++half) {

@@ -52,7 +52,30 @@ Weight plain(const Matrix &m, long k, int precision, const float *bias, float *y
 
 void reserve_panel(long rows, long k, int precision, bool divisible) {
     const long part = inputs_at_once(rows, k, precision, divisible);
-    scratch.panel.reserve(std::min(rows, rows_at_once(part, precision)), part, precision);
+    scratch.panel.reserve(std::min(rows, rows_at_once(rows, part, precision)), part, precision);
+}
+
+// Room for the activations between the two layers of an MLP: packed, or float32 where the second layer has to find their scales.
+struct Between {
+    Operand packed;
+    float *wide;
+};
+
+Between reserve_between(long rows, long mlp, int precision) {
+    Scratch &s = scratch;
+    const long pair_bytes = 2 * SIDE * mlp * 2, term_bytes = up32(rows) / 32 * pair_bytes;
+    s.grow(s.wide, s.wide_size, precision == INTEGER ? rows * mlp : terms_of(precision) * term_bytes / 4);
+    return {{(char *)s.wide, pair_bytes, term_bytes, nullptr}, s.wide};
+}
+
+// first: x (rows, hidden) to mlp values; second: these to its y.
+void mlp_layers(const Team &team, const float *x, long rows, long hidden, long mlp, int precision, Weight first, const Weight &second,
+                const Between &between) {
+    first.y = between.wide, first.stride = mlp;
+    if (precision != INTEGER) first.packed = between.packed.data, first.pair_bytes = between.packed.pair_bytes, first.term_bytes = between.packed.term_bytes;
+    linear(team, x, hidden, rows, hidden, precision, &first, 1, scratch.panel);
+    if (precision == INTEGER) linear(team, between.wide, mlp, rows, mlp, precision, &second, 1, scratch.panel);
+    else linear_packed(team, between.packed, rows, mlp, precision, second);
 }
 }  // namespace
 
@@ -73,7 +96,7 @@ void expert_phase(const ExpertLayer *layers, int count, const float *final_norm,
     s.grow(s.normed, s.normed_size, rows * hidden);
     s.grow(s.qkv, s.qkv_size, rows * width);
     s.grow(s.merged, s.merged_size, rows * q_width);
-    s.grow(s.wide, s.wide_size, rows * mlp);
+    const Between between = reserve_between(rows, mlp, precision);
     s.teams(threads);
     reserve_panel(rows, hidden, precision, false);
     reserve_panel(rows, hidden, precision, true);
@@ -108,12 +131,11 @@ void expert_phase(const ExpertLayer *layers, int count, const float *final_norm,
             linear(team, s.merged, q_width, rows, q_width, precision, &out, 1, s.panel);
             rms_rows(team, x, l.post_norm, eps, rows, hidden, s.normed);
             team.wait();
-            Weight gated = plain(l.gate, hidden, precision, nullptr, s.wide, mlp, mlp);
+            Weight gated = plain(l.gate, hidden, precision, nullptr, nullptr, mlp, mlp);
             gated.w2 = l.up.w, gated.scale2 = l.up.scale, gated.shape = GATED;
-            linear(team, s.normed, hidden, rows, hidden, precision, &gated, 1, s.panel);
             Weight down = plain(l.down, mlp, precision, nullptr, x, hidden, hidden);
             down.add = true;
-            linear(team, s.wide, mlp, rows, mlp, precision, &down, 1, s.panel);
+            mlp_layers(team, s.normed, rows, hidden, mlp, precision, gated, down, between);
         }
         if (tail) rms_rows(team, x, final_norm, eps, rows, hidden, x);
         _tile_release();
@@ -129,7 +151,7 @@ void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, lo
     Scratch &s = scratch;
     s.grow(s.normed, s.normed_size, all * hidden);
     s.grow(s.qkv, s.qkv_size, all * width);
-    s.grow(s.wide, s.wide_size, all * mlp);
+    const Between between = reserve_between(all, mlp, precision);
     s.teams(threads);
     if (images * 2 * terms * term > s.memory_size) {
         free(s.memory);
@@ -173,12 +195,11 @@ void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, lo
             linear(team, s.normed, hidden, all, hidden, precision, &out, 1, s.panel);
             layer_norm_rows(team, x, l.norm2, l.norm2_bias, eps, all, hidden, s.normed);
             team.wait();
-            Weight fc1 = plain(l.fc1, hidden, precision, l.bias1, s.wide, mlp, mlp);
+            Weight fc1 = plain(l.fc1, hidden, precision, l.bias1, nullptr, mlp, mlp);
             fc1.shape = gelu;
-            linear(team, s.normed, hidden, all, hidden, precision, &fc1, 1, s.panel);
             Weight fc2 = plain(l.fc2, mlp, precision, l.bias2, x, hidden, hidden);
             fc2.add = true, fc2.gain = l.gain2;
-            linear(team, s.wide, mlp, all, mlp, precision, &fc2, 1, s.panel);
+            mlp_layers(team, s.normed, all, hidden, mlp, precision, fc1, fc2, between);
         }
         _tile_release();
     }

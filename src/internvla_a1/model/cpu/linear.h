@@ -27,15 +27,23 @@ struct Weight {  // one matrix (n, k) and what becomes of its products
     int n, shape;
     long row;                       // bytes from one row of w to the next
     bool add;                       // to what y holds
+    char *packed = nullptr;         // or the products go here, packed for the next layer, where precision is not INTEGER: see Operand
+    long pair_bytes = 0, term_bytes = 0;
 };
 
-struct Panel {  // packed activations: [term][m tile][k step], and the scale of each row where they are int8
+struct Operand {  // packed activations (rows, k): pairs of tiles of 16 rows, [pair][step of k][2]; a scale a row where they are int8
+    char *data;
+    long pair_bytes, term_bytes;  // from pair to pair, from term to term
+    const float *scale;
+};
+
+struct Panel {  // packed activations, [term] of an Operand, and the scale of each row where they are int8
     char *data = nullptr;
     float *scale = nullptr;
     long bytes = 0, rows = 0;
 
     void reserve(long most_rows, long k, int precision) {
-        const long tiles = (most_rows + SIDE - 1) / SIDE, need = tiles * SIDE * k * (precision == INTEGER ? 1 : 2 * terms_of(precision));
+        const long tiles = (most_rows + 31) / 32 * 2, need = tiles * SIDE * k * (precision == INTEGER ? 1 : 2 * terms_of(precision));
         if (need > bytes) free(data), data = (char *)aligned_alloc(64, (need + 4095) / 4096 * 4096), bytes = need;
         if (tiles * SIDE > rows) free(scale), scale = (float *)aligned_alloc(64, tiles * SIDE * 4), rows = tiles * SIDE;
     }
@@ -53,8 +61,10 @@ inline long inputs_at_once(long rows, long k, int precision, bool divisible) {
     return part;
 }
 
-inline long rows_at_once(long k, int precision) {
-    return std::max<long>(64, PANEL_BYTES / (k * bytes_a_value(precision)) / 32 * 32);
+// How many of the rows are worked on at once: equal parts, as few as fit.
+inline long rows_at_once(long rows, long k, int precision) {
+    const long most = std::max<long>(64, PANEL_BYTES / (k * bytes_a_value(precision)) / 32 * 32), parts = (rows + most - 1) / most;
+    return ((rows + parts - 1) / parts + 31) / 32 * 32;
 }
 
 inline void quantise_tile_row(const float *const rows[SIDE], long k, char *to, float *scale, long first) {
@@ -79,25 +89,39 @@ inline void quantise_tile_row(const float *const rows[SIDE], long k, char *to, f
             packed[r] = _mm512_inserti32x4(_mm512_inserti32x4(packed[r], part[2], 2), part[3], 3);
         }
         transpose16(packed);
-        for (int r = 0; r < SIDE; ++r) _mm512_store_si512(to + i / 64 * TILE_BYTES + r * 64, packed[r]);
+        for (int r = 0; r < SIDE; ++r) _mm512_store_si512(to + i / 64 * 2 * TILE_BYTES + r * 64, packed[r]);
     }
 }
 
 // x (rows, stride) -> panel.
 inline void pack(const Team &team, const float *x, long stride, long rows, long k, int precision, Panel &panel) {
-    const long tiles = (rows + SIDE - 1) / SIDE, tile_bytes = k * SIDE * (precision == INTEGER ? 1 : 2);
+    const long tiles = (rows + SIDE - 1) / SIDE, pair_bytes = 2 * SIDE * k * (precision == INTEGER ? 1 : 2);
     const long steps = precision == INTEGER ? 1 : k / 32;
     const long units = tiles * steps;
     for (long unit = team.begin(units); unit < team.end(units); ++unit) {
         const long tile = unit / steps, step = unit % steps;
         const float *at[SIDE];
         for (int r = 0; r < SIDE; ++r) at[r] = tile * SIDE + r < rows ? x + (tile * SIDE + r) * stride : nullptr;
-        char *to = panel.data + tile * tile_bytes;
+        char *to = panel.data + tile / 2 * pair_bytes + tile % 2 * TILE_BYTES;
         if (precision == INTEGER)
             quantise_tile_row(at, k, to, panel.scale, tile * SIDE);
         else
-            pack_tile(at, step * 32, 1.f, to + step * TILE_BYTES, terms_of(precision), tiles * tile_bytes);
+            pack_tile(at, step * 32, 1.f, to + step * 2 * TILE_BYTES, terms_of(precision), (tiles + 1) / 2 * pair_bytes);
     }
+}
+
+// Two rows of a tile of products, found[16 n][16 m], to their row of the packed operand of the next layer.
+inline void finish_packed(const Weight &w, const float *found, const float *found_up, long n, long m, int r, int terms) {
+    __m512 pair[2];
+    for (int i = 0; i < 2; ++i) {
+        __m512 v = _mm512_load_ps(found + (r + i) * SIDE);
+        if (w.bias) v = _mm512_add_ps(v, _mm512_set1_ps(w.bias[n + r + i]));
+        if (w.shape == GELU_TANH) v = gelu_tanh16(v);
+        if (w.shape == GELU_ERF) v = gelu_erf16(v);
+        if (w.shape == GATED) v = _mm512_mul_ps(silu16(v), _mm512_load_ps(found_up + (r + i) * SIDE));
+        pair[i] = v;
+    }
+    pack_pair(pair[0], pair[1], w.packed + m / 32 * w.pair_bytes + (n / 32 * 2 + m / SIDE % 2) * TILE_BYTES + (n % 32 + r) * 32, terms, w.term_bytes);
 }
 
 // One tile of products, found[16 n][16 m], to rows of y.
@@ -129,26 +153,54 @@ inline void finish_tile(const Weight &w, float *found, float *found_up, long n, 
     }
 }
 
-template <bool INT8, int NT, int MT>
-inline void linear_block(const Weight &w, const Left &left, const Right &right, long n, long m, long rows, int steps, int terms,
-                         const float *row_scale) {
-    alignas(64) float found[2][2][SIDE * SIDE];
-    multiply<INT8, NT, MT>(left, right, steps, 1, terms);
-    store_tiles<NT, MT>(found);
-    for (int j = 0; j < MT; ++j) {
-        if (w.shape == GATED) {
-            finish_tile(w, found[0][j], found[1][j], n, m + j * SIDE, rows, INT8, row_scale);
-            continue;
-        }
-        for (int i = 0; i < NT; ++i) finish_tile(w, found[i][j], nullptr, n + i * SIDE, m + j * SIDE, rows, INT8, row_scale);
+// Products of one block of tiles, which become outputs while the products of the next block are computed: the tiles take turns with the
+// vector units otherwise. And what is fetched from memory in that time.
+struct Drain {
+    alignas(64) float buffers[2][2][2][SIDE * SIDE];
+    const Weight *w = nullptr;
+    const float *row_scale = nullptr;
+    long n = 0, m = 0, rows = 0;
+    int terms = 1, columns = 1, current = 0;    // columns: tiles of n
+    int units = 0, done = 0, credit = 0, steps = 1;  // a unit: two rows of a packed tile, or one tile
+    bool int8 = false;
+    Ahead ahead;
+
+    void step() {
+        ahead.fetch();
+        for (credit += units; credit >= steps; credit -= steps)
+            if (done < units) unit(done++);
     }
+    void flush() {
+        while (done < units) unit(done++);
+        units = 0;
+    }
+    __attribute__((noinline)) void unit(int index) {
+        const int tile = w->packed ? index / (SIDE / 2) : index, i = tile % columns, j = tile / columns;
+        float(*found)[2][SIDE * SIDE] = buffers[current];
+        float *up = w->shape == GATED ? found[1][j] : nullptr;
+        if (w->packed) finish_packed(*w, found[i][j], up, n + i * SIDE, m + j * SIDE, index % (SIDE / 2) * 2, terms);
+        else finish_tile(*w, found[i][j], up, n + i * SIDE, m + j * SIDE, rows, int8, row_scale);
+    }
+};
+
+template <bool INT8, int NT, int MT>
+inline void linear_block(const Weight &w, const Left &left, const Right &right, long n, long m, int steps, Drain &drain) {
+    drain.steps = steps;
+    multiply<INT8, NT, MT>(left, right, steps, 1, drain.terms, drain);
+    drain.flush();
+    drain.current ^= 1;
+    store_tiles<NT, MT>(drain.buffers[drain.current]);
+    drain.w = &w, drain.n = n, drain.m = m, drain.columns = w.shape == GATED ? 1 : NT;
+    drain.units = drain.columns * MT * (w.packed ? SIDE / 2 : 1), drain.done = drain.credit = 0;
 }
 
-// All weights against one panel of `rows` packed rows: blocks of 32 output rows (16 gate and 16 up rows), shared out in order.
+// y = x W^T for every weight; x: k inputs of `rows` tokens, packed.
 template <bool INT8>
-inline void linear_blocks(const Team &team, const Weight *weights, int count, long k, long rows, int precision, const Panel &panel) {
-    const long tiles = (rows + SIDE - 1) / SIDE, tile_bytes = SIDE * (INT8 ? k : 2 * k);
-    const int steps = tile_bytes / TILE_BYTES, terms = terms_of(precision);
+inline void linear_blocks(const Team &team, const Weight *weights, int count, long k, long rows, int precision, const Operand &x) {
+    const long tiles = (rows + SIDE - 1) / SIDE, pairs = (tiles + 1) / 2;
+    const int steps = k / (INT8 ? 64 : 32);
+    Drain drain;
+    drain.terms = terms_of(precision), drain.int8 = INT8, drain.rows = rows, drain.row_scale = x.scale;
     long units = 0;
     for (int i = 0; i < count; ++i) units += weights[i].shape == GATED ? weights[i].n / SIDE : (weights[i].n + 31) / 32;
     long unit = team.begin(units), stop = team.end(units);
@@ -161,46 +213,67 @@ inline void linear_blocks(const Team &team, const Weight *weights, int count, lo
         for (long block = unit; block < std::min(own, stop); ++block, ++unit) {
             const long n = block * height;
             const bool two = gated || n + SIDE < w.n;
-            Left left{{w.w + n * bytes, gated ? w.w2 + n * bytes : w.w + (n + SIDE) * bytes}, bytes, 0, {nullptr, nullptr}};
+            const Left left{{w.w + n * bytes, gated ? w.w2 + n * bytes : w.w + (n + SIDE) * bytes}, bytes, 0};
+            drain.ahead = Ahead();
             if (n + 2 * height <= w.n)
-                for (int i = 0; i < 2; ++i) left.ahead[i] = left.rows[i] + height * bytes;
+                drain.ahead = Ahead(left.rows[0] + height * bytes, left.rows[1] + height * bytes, bytes, steps, pairs * steps);
             for (long tile = 0; tile < tiles; tile += 2) {
-                const Right right{panel.data + tile * tile_bytes, tile_bytes, tiles * tile_bytes};
+                const Right right{x.data + tile / 2 * x.pair_bytes, TILE_BYTES, 2 * TILE_BYTES, x.term_bytes};
                 const long m = tile * SIDE;
                 if (tile + 1 < tiles) {
-                    if (two) linear_block<INT8, 2, 2>(w, left, right, n, m, rows, steps, terms, panel.scale);
-                    else linear_block<INT8, 1, 2>(w, left, right, n, m, rows, steps, terms, panel.scale);
-                } else if (two) linear_block<INT8, 2, 1>(w, left, right, n, m, rows, steps, terms, panel.scale);
-                else linear_block<INT8, 1, 1>(w, left, right, n, m, rows, steps, terms, panel.scale);
-                left.ahead[0] = nullptr;
+                    if (two) linear_block<INT8, 2, 2>(w, left, right, n, m, steps, drain);
+                    else linear_block<INT8, 1, 2>(w, left, right, n, m, steps, drain);
+                } else if (two) linear_block<INT8, 2, 1>(w, left, right, n, m, steps, drain);
+                else linear_block<INT8, 1, 1>(w, left, right, n, m, steps, drain);
             }
         }
         unit -= own, stop -= own;
         if (unit < 0) unit = 0;
         if (stop <= 0) break;
     }
+    drain.flush();
+}
+
+// One part of the tokens and of the inputs.
+inline void linear_part(const Team &team, const Weight *weights, int count, long first, long rows, long from, long k, int precision,
+                        const Operand &x) {
+    Weight moved[4];
+    for (int i = 0; i < count; ++i) {
+        Weight &w = moved[i] = weights[i];
+        w.y += first * w.stride;
+        if (w.packed) w.packed += first / 32 * w.pair_bytes;
+        w.w += from * (precision == INTEGER ? 1 : 2);
+        if (from) w.add = true, w.bias = nullptr;
+    }
+    if (precision == INTEGER) linear_blocks<true>(team, moved, count, k, rows, precision, x);
+    else linear_blocks<false>(team, moved, count, k, rows, precision, x);
 }
 
 // y = x W^T for every weight (four at most); x (rows, stride) float32. Weights are int8 exactly where precision is INTEGER.
 inline void linear(const Team &team, const float *x, long stride, long rows, long k, int precision, const Weight *weights, int count,
                    Panel &panel) {
     bool divisible = true;
-    for (int i = 0; i < count; ++i) divisible &= weights[i].shape == PLAIN;
-    const long part = inputs_at_once(rows, k, precision, divisible), block = rows_at_once(part, precision);
+    for (int i = 0; i < count; ++i) divisible &= weights[i].shape == PLAIN && !weights[i].packed;
+    const long part = inputs_at_once(rows, k, precision, divisible), block = rows_at_once(rows, part, precision);
+    const long pair_bytes = 2 * SIDE * part * (precision == INTEGER ? 1 : 2);
     for (long first = 0; first < rows; first += block)
         for (long from = 0; from < k; from += part) {
-            const long here = std::min(block, rows - first);
+            const long here = std::min(block, rows - first), pairs = (here + 31) / 32;
             pack(team, x + first * stride + from, stride, here, part, precision, panel);
             team.wait();
-            Weight moved[4];
-            for (int i = 0; i < count; ++i) {
-                Weight &w = moved[i] = weights[i];
-                w.y += first * w.stride;
-                w.w += from * (precision == INTEGER ? 1 : 2);
-                if (from) w.add = true, w.bias = nullptr;
-            }
-            if (precision == INTEGER) linear_blocks<true>(team, moved, count, part, here, precision, panel);
-            else linear_blocks<false>(team, moved, count, part, here, precision, panel);
+            linear_part(team, weights, count, first, here, from, part, precision, {panel.data, pair_bytes, pairs * pair_bytes, panel.scale});
             team.wait();
         }
+}
+
+// The same from activations that are packed already, all rows and inputs of them. Not for int8.
+inline void linear_packed(const Team &team, const Operand &x, long rows, long k, int precision, const Weight &weight) {
+    const long part = inputs_at_once(rows, k, precision, true), block = rows_at_once(rows, part, precision);
+    for (long first = 0; first < rows; first += block)
+        for (long from = 0; from < k; from += part) {
+            Operand here = x;
+            here.data += first / 32 * x.pair_bytes + from / 32 * 2 * TILE_BYTES;
+            linear_part(team, &weight, 1, first, std::min(block, rows - first), from, part, precision, here);
+        }
+    team.wait();
 }

@@ -21,6 +21,7 @@ inline void configure_tiles() {
         uint8_t rows[16] = {};
     } config;
     for (int tile = 0; tile < 8; ++tile) config.bytes[tile] = 64, config.rows[tile] = SIDE;
+    asm volatile("" ::: "memory");  // all of it is in memory before it is loaded
     _tile_loadconfig(&config);
 }
 
@@ -78,21 +79,62 @@ inline void pack_tile(const float *const rows[SIDE], long k, float scale, char *
     }
 }
 
+// Two rows of 16 floats, inputs k and k + 1 of 16 tokens -> one row of a packed tile a term, `term_stride` bytes apart.
+inline void pack_pair(__m512 even, __m512 odd, char *to, int terms, long term_stride) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
+                                           17, 1, 16, 0);
+    for (int term = 0; term < terms; ++term) {
+        _mm512_store_si512(to + term * term_stride, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+        if (term + 1 == terms) break;
+        even = _mm512_sub_ps(even, widen(_mm512_cvtneps_pbh(even)));
+        odd = _mm512_sub_ps(odd, widen(_mm512_cvtneps_pbh(odd)));
+    }
+}
+
 struct Left {  // NT tiles of 16 rows, in steps of 64 bytes of k
     const char *rows[2];
     long stride;        // bytes between rows
     long term_stride;   // bytes between terms of the same values
-    const char *ahead[2];  // rows to fetch into the second cache meanwhile, or null
 };
 
-struct Right {  // MT packed tiles, 1024 bytes a step
+struct Ahead {  // two times 16 rows of weights, fetched into the second cache while others are worked on: `each` lines a step
+    const char *half[2] = {nullptr, nullptr};
+    long stride = 0, left = 0;  // lines that are still to come
+    int each = 1, row = 0;      // each: a power of two up to 32
+
+    Ahead() = default;
+    Ahead(const char *first, const char *second, long stride, long columns, long steps)
+        : half{first, second}, stride(stride), left(2 * SIDE * columns) {
+        while (each * steps < left) each *= 2;
+    }
+    void fetch() {  // down the rows, as tiles are loaded
+        if (!left) return;
+        if (each == 2 * SIDE) {
+            for (int r = 0; r < SIDE; ++r) {
+                _mm_prefetch(half[0] + r * stride, _MM_HINT_T1);
+                _mm_prefetch(half[1] + r * stride, _MM_HINT_T1);
+            }
+        } else {
+            const char *at = half[row / SIDE] + row % SIDE * stride;
+            for (int i = 0; i < each; ++i, at += stride) _mm_prefetch(at, _MM_HINT_T1);
+        }
+        left -= each, row += each;
+        if (row == 2 * SIDE) row = 0, half[0] += 64, half[1] += 64;
+    }
+};
+
+struct Right {  // MT packed tiles
     const char *tile;
-    long tile_stride, term_stride;
+    long tile_stride, step, term_stride;  // bytes from tile to tile, from step to step of k, from term to term
 };
 
-// tiles 0 to 3 = sum over k of left x right; products of terms i, j with i + j < terms.
-template <bool INT8, int NT, int MT>
-inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms) {
+struct Nothing {  // to be done meanwhile
+    void step() {}
+};
+
+// tiles 0 to 3 = sum over k of left x right; products of terms i, j with i + j < terms. meanwhile.step() is called at every step of k.
+template <bool INT8, int NT, int MT, class Meanwhile>
+inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms, Meanwhile &&meanwhile) {
 #define PRODUCT(c, x, y)                 \
     do {                                 \
         if (INT8) _tile_dpbssd(c, x, y); \
@@ -104,16 +146,11 @@ inline void multiply(const Left &a, const Right &b, int steps, int left_terms, i
     if (NT > 1) _tile_zero(2);
     if (NT > 1 && MT > 1) _tile_zero(3);
     for (long step = 0; step < steps; ++step) {
-        if (a.ahead[0])
-            for (int r = 0; r < SIDE; ++r) {
-                _mm_prefetch(a.ahead[0] + r * a.stride + step * 64, _MM_HINT_T1);
-                if (NT > 1) _mm_prefetch(a.ahead[1] + r * a.stride + step * 64, _MM_HINT_T1);
-            }
         for (int i = 0; i < left_terms; ++i) {
             _tile_loadd(4, a.rows[0] + i * a.term_stride + step * 64, a.stride);
             if (NT > 1) _tile_loadd(5, a.rows[1] + i * a.term_stride + step * 64, a.stride);
             for (int j = 0; i + j < terms; ++j) {
-                const char *packed = b.tile + j * b.term_stride + step * TILE_BYTES;
+                const char *packed = b.tile + j * b.term_stride + step * b.step;
                 _tile_loadd(6, packed, 64);
                 if (MT > 1) _tile_loadd(7, packed + b.tile_stride, 64);
                 PRODUCT(0, 4, 6);
@@ -122,6 +159,7 @@ inline void multiply(const Left &a, const Right &b, int steps, int left_terms, i
                 if (NT > 1 && MT > 1) PRODUCT(3, 5, 7);
             }
         }
+        meanwhile.step();
     }
 #undef PRODUCT
 }
@@ -149,15 +187,28 @@ inline __m512 exp16(__m512 x) {
     return _mm512_scalef_ps(p, n);
 }
 
+// 2^x to 4e-5, for what is rounded to bfloat16 at once.
+inline __m512 power_of_two16(__m512 x) {
+    const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(9.61812911e-3f);
+    for (float c : {5.55041087e-2f, 2.40226507e-1f, 6.93147181e-1f, 1.f}) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    return _mm512_scalef_ps(p, n);
+}
+
+inline __m512 inverse16(__m512 x) {  // 1 / x for a finite x, cheaper than a division
+    const __m512 r = _mm512_rcp14_ps(x);
+    return _mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.f)));
+}
+
 inline __m512 silu16(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.f);
-    return _mm512_div_ps(x, _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+    return _mm512_mul_ps(x, inverse16(_mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), x)))));
 }
 
 inline __m512 gelu_tanh16(__m512 x) {  // 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u))
     const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
     const __m512 u = _mm512_mul_ps(_mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x), _mm512_set1_ps(-2.f * 0.7978845608028654f));
-    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.f), exp16(u)));
+    return _mm512_mul_ps(x, inverse16(_mm512_add_ps(_mm512_set1_ps(1.f), exp16(u))));
 }
 
 inline __m512 gelu_erf16(__m512 x) {  // erf as a ratio of polynomials on [-4, 4]
@@ -170,6 +221,6 @@ inline __m512 gelu_erf16(__m512 x) {  // erf as a ratio of polynomials on [-4, 4
         p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(c));
     for (float c : {-2.13374055278905e-04f, -1.68282697438203e-03f, -7.37332916720468e-03f, -1.42647390514189e-02f})
         q = _mm512_fmadd_ps(q, s, _mm512_set1_ps(c));
-    const __m512 erf = _mm512_div_ps(_mm512_mul_ps(z, p), q);
+    const __m512 erf = _mm512_mul_ps(_mm512_mul_ps(z, p), inverse16(q));
     return _mm512_mul_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.5f)), _mm512_add_ps(_mm512_set1_ps(1.f), erf));
 }
