@@ -102,6 +102,8 @@ class RMSNorm(nn.Module):
 def _wanted(x: Tensor) -> torch.dtype:
     """x's own, or under autocast what the products that follow take: they would each make a copy of their own."""
     device = x.device.type
+    if not torch.amp.is_autocast_available(device):  # tensors without data, on which operations are counted
+        return x.dtype
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
