@@ -41,7 +41,7 @@ class ManagerParams:
     autostart: bool = flag(True, "Bring the nodes up at once; else on lifecycle_manager/bring_up")
     heartbeat_timeout: float = number(1.0, "s", 0.5, 30.0, "Silence after which a node counts as lost (nodes beat at 5 Hz)")
     transition_timeout: float = number(120.0, "s", 1.0, 3600.0, "Longest transition; loading a large model takes its time")
-    retry_delay: float = number(2.0, "s", 0.1, 60.0, "Pause before a node that refused or came back is tried again")
+    retry_delay: float = number(2.0, "s", 0.1, 60.0, "Pause before a node that refused twice is tried again")
     appear_timeout: float = number(10.0, "s", 0.0, 600.0, "How long the first start waits for a node before it goes on without")
     max_failures: int = integer(5, "", 0, 1000, "More refusals or crashes of one node within failure_window, and it is given up")
     failure_window: float = number(60.0, "s", 1.0, 3600.0, "See max_failures")

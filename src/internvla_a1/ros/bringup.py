@@ -114,6 +114,7 @@ class Bringup:
         if r.pid and beat.pid != r.pid:
             self._note(True, f"{beat.node} is back as process {beat.pid}")
             self._failed(beat.node, r, now_s, "crashed or was restarted")
+            r.not_before_s = now_s  # whoever started it again has waited already
         elif r.lost:
             self._note(False, f"{beat.node} is heard again")
         if beat.pid != r.pid:

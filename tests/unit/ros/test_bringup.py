@@ -102,6 +102,14 @@ def test_a_node_that_comes_back_as_a_new_process_is_brought_up_again():
     assert world.done == [(A, Step.CONFIGURE), (A, Step.ACTIVATE)] and world.bringup.complete
 
 
+def test_a_node_that_crashes_again_is_brought_up_at_once_again():
+    world = both_up(retry_s=5.0)
+    for pid in (10, 11, 12):
+        world.appear(A, pid)
+        world.run(1.0)
+        assert world.states[A] == ACTIVE
+
+
 def test_too_many_crashes_bring_everything_down_where_that_is_asked_for():
     world = both_up(max_failures=2, bring_down=True, retry_s=0.1)
     for pid in (10, 11, 12):
