@@ -32,6 +32,7 @@ SUBCOMMANDS = (
     Subcommand(("eval",), "internvla_a1.eval.cli", "score a policy, in closed loop without ROS or against recorded actions"),
     Subcommand(("verify", "vectors"), "internvla_a1.model.verify", "compare the model with the golden vectors"),
     Subcommand(("bench", "model"), "internvla_a1.eval.bench_model", "time the model on this machine"),
+    Subcommand(("bench", "load"), "internvla_a1.eval.bench_load", "time the loading of full-size weights, and its memory"),
     Subcommand(("bench", "policy"), "internvla_a1.eval.bench_policy", "time a policy, from pictures to a chunk"),
     Subcommand(("bench", "safety"), "internvla_a1.eval.bench_safety", "measure the fault table: promised beside measured"),
     Subcommand(("bench", "collision"), "internvla_a1.eval.bench_collision", "the collision gate on a dual arm, judged by MuJoCo"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from internvla_a1.cli import parse
-from internvla_a1.eval import bench_model, bench_policy
+from internvla_a1.eval import bench_load, bench_model, bench_policy
 from internvla_a1.eval.model_flops import stage_flops
 from internvla_a1.model.config import tiny_config
 from internvla_a1.model.example import example_batch
@@ -35,3 +35,9 @@ def test_the_models_benchmark_writes_what_it_prints(tmp_path: Path, capsys: pyte
 def test_the_policys_benchmark_times_chunks_with_and_without_a_commitment(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_policy.run(arguments("bench", "policy", "--runs", "1")) == 0
     assert capsys.readouterr().out.count("chunking, past") == 4
+
+
+def test_the_loads_benchmark_times_a_folder_beside_reading_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_load.run(arguments("bench", "load", "--folder", "model_weights/tiny")) == 0
+    table = capsys.readouterr().out
+    assert "reading the file" in table and "every byte verified" in table and "one chunk" in table

@@ -38,6 +38,11 @@ def verify_files(folder: Path, manifest: Manifest, remember: bool = True) -> Non
             _remember(path, record, before)
 
 
+def forget_verified(path: Path) -> None:
+    """The next verification of this file reads all of it."""
+    _sidecar(path).unlink(missing_ok=True)
+
+
 def tensor_records(path: Path) -> dict[str, TensorRecord]:
     """dtype, shape and sha256 of every tensor of a safetensors file."""
     mapped = MappedFile(path)
