@@ -24,6 +24,8 @@ from internvla_a1.eval import safety_rows_system as system
 from internvla_a1.eval.safety_rig import TICK_S, Rig, demo_robot, middle, worst_of
 from internvla_a1.perception import camera_buffer, synchroniser
 from internvla_a1.perception import config as perception_config
+from internvla_a1.ros import bringup
+from internvla_a1.ros.heartbeat import Beat
 
 
 def nothing(*_: Any, **__: Any) -> None:
@@ -137,6 +139,24 @@ def no_braking_tail_reaches_what_the_chunk_was_cut_before() -> bool:
     return 0.4 < reached <= 0.6 + 1e-6
 
 
+def an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one() -> bool:
+    """A quick way to just before the beam: the stop from its fast part would reach the beam, the stop from an earlier cell does not."""
+    rig, start = Rig(collision=Beam(middle(demo_robot())[0] + 0.3)), middle(demo_robot())
+    rig.give_policy()
+    began = rig.now.stamp_ns % (1000 * NS) / NS + 0.1
+    rig.run_policy(1.5, path=lambda t: start + np.outer(np.clip(1.6 * (t - began), 0.0, 0.295), np.arange(7) == 0))
+    return 0.29 < float(np.array(rig.log.q)[:, 0].max()) - start[0] <= 0.3
+
+
+def a_process_that_hears_nothing_is_ended() -> bool:
+    manager = bringup.Bringup(bringup.BringupConfig(("/a",), deaf_s=8.0))
+    steps = []
+    for i in range(200):
+        manager.on_beat(Beat("/a", bringup.UNCONFIGURED, 7), 0.1 * i)
+        steps += [action.step for action in manager.tick(0.1 * i)]
+    return bringup.Step.KILL in steps and steps.count(bringup.Step.KILL) == 1
+
+
 def a_person_does_not_drive_into_the_wall() -> bool:
     rig = Rig(collision=Wall())
     rig.step(2)
@@ -176,6 +196,8 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "collision gate of teleop": (handover_module.TeleopInput, "restrain", lambda *_: "", a_person_does_not_drive_into_the_wall),
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
     "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),
+    "shorter cover near something": (mover, "_SHORTER", (), an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one),
+    "deaf nodes": (bringup.Bringup, "_watch", lambda *_: [], a_process_that_hears_nothing_is_ended),
     "last gate": (mover, "plan_refusal", nothing, a_mad_plan_is_not_sent),
     "flood": (executor.Executor, "_flooded", never, a_flood_is_dropped),
     "faults stand against a request": (supervisor.Supervisor, "blocking", nothing, kept(people.row_18)),
@@ -215,6 +237,7 @@ def test_without_this_guard_a_figure_is_missed_and_with_it_none(name: str, monke
 
 EXTRA = [
     a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused,
+    an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one, a_process_that_hears_nothing_is_ended,
     a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall, no_braking_tail_reaches_what_the_chunk_was_cut_before,
 ]  # fmt: skip
 

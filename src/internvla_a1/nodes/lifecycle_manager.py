@@ -50,6 +50,21 @@ class ManagerParams:
     rearm_after_start: bool = flag(False, "Ask the executor for policy mode once, after the very first complete start")
 
 
+def bringup_config(nodes: tuple[str, ...], p: ManagerParams) -> BringupConfig:
+    """What the parameters ask of Bringup. nodes: resolved names."""
+    return BringupConfig(
+        nodes,
+        heartbeat_s=p.heartbeat_timeout,
+        transition_s=p.transition_timeout,
+        retry_s=p.retry_delay,
+        appear_s=p.appear_timeout,
+        max_failures=p.max_failures,
+        window_s=p.failure_window,
+        kill_silent_s=p.kill_silent,
+        bring_down=p.on_failure == "bring_down",
+    )
+
+
 class LifecycleManager(PlainNode):
     """Wires of Bringup."""
 
@@ -57,12 +72,7 @@ class LifecycleManager(PlainNode):
         super().__init__("lifecycle_manager", ManagerParams)
         p: ManagerParams = self.parameters.load()
         names = resolve(p.nodes, self.get_namespace())
-        self.bringup = Bringup(
-            BringupConfig(
-                names, p.heartbeat_timeout, p.transition_timeout, p.retry_delay, p.appear_timeout, p.max_failures, p.failure_window,
-                p.kill_silent, p.on_failure == "bring_down",
-            )
-        )  # fmt: skip
+        self.bringup = Bringup(bringup_config(names, p))
         self.bringup.wanted_up = p.autostart
         self._asks_left = _ASKS if p.rearm_after_start else 0
         self._next_ask_s = 0.0

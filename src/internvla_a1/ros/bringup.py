@@ -15,7 +15,7 @@ from internvla_a1.ros.heartbeat import Beat
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 
 
-_LOST_REQUEST_S = 1.0  # a node that beats in its old state this long after a request has not heard it
+_LOST_REQUEST_S = 0.3  # a node that beats in its old state this long after a request has not heard it; in a transition it does not beat
 
 
 class Step(str, Enum):
@@ -70,6 +70,7 @@ class _Record:
     pending: Step | None = None
     pending_s: float = 0.0
     asked_s: float | None = None  # since when a transition is asked for in vain
+    again: bool = False  # whether the pending request repeats one that may have been heard after all
     failures: list[float] = field(default_factory=list)
     not_before_s: float = 0.0
     given_up: bool = False
@@ -133,7 +134,7 @@ class Bringup:
         r.pending, r.asked_s, r.heard_s = None, None, now_s
         if success:
             r.state = _GOALS[step]
-        else:
+        elif not r.again:  # else the first request may have done it: the next beat says so
             self._failed(node, r, now_s, f"refused to {step.value}; its log says why")
 
     def postpone(self, node: str) -> None:
@@ -199,6 +200,7 @@ class Bringup:
 
     def _start(self, name: str, r: _Record, step: Step, now_s: float) -> Action:
         r.pending, r.pending_s = step, now_s
+        r.again = r.asked_s is not None
         r.asked_s = now_s if r.asked_s is None else r.asked_s
         return Action(name, step, r.pid)
 

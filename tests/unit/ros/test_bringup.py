@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from internvla_a1.nodes.lifecycle_manager import ManagerParams, bringup_config
 from internvla_a1.ros.bringup import ACTIVE, INACTIVE, UNCONFIGURED, Action, Bringup, BringupConfig, Step, resolve
 from internvla_a1.ros.heartbeat import Beat
 
@@ -204,3 +207,42 @@ def test_where_nothing_may_be_killed_a_deaf_node_is_asked_on():
     assert world.run(30.0).killed == []
     world.deaf.clear()
     assert world.run(5.0).states[A] == ACTIVE
+
+
+def test_a_node_that_crashes_again_and_again_is_brought_up_each_time_at_once_until_it_is_given_up():
+    world = both_up(max_failures=2, retry_s=5.0)
+    for pid in (77, 78):
+        world.done.clear()
+        del world.states[A]
+        world.run(1.5)
+        world.appear(A, pid)
+        world.run(1.0)
+        assert world.done == [(A, Step.CONFIGURE), (A, Step.ACTIVATE)]
+    del world.states[A]
+    world.run(1.5)
+    world.appear(A, 79)
+    world.run(10.0)
+    assert world.bringup.state(A) == "given up"
+
+
+def test_a_node_that_did_a_thing_at_the_first_asking_and_refuses_the_second_has_not_failed():
+    world = World()
+    world.appear(A, 1)
+    world.appear(B, 2)
+    world.deaf.add(A)
+    world.run(1.0)  # asked more than once, in vain
+    world.bringup.on_answer(A, Step.CONFIGURE, False, world.now)
+    world.states[A] = INACTIVE
+    world.deaf.clear()
+    world.run(1.0)
+    assert world.bringup.complete and "refused" not in world.notes()
+
+
+def test_each_parameter_of_the_manager_arrives_where_it_belongs():
+    p = ManagerParams(
+        heartbeat_timeout=0.7, transition_timeout=9.0, retry_delay=0.3, appear_timeout=4.0, max_failures=3, failure_window=50.0
+    )
+    kept = bringup_config((A, B), p)
+    assert kept == BringupConfig((A, B), 0.7, 9.0, 0.3, 4.0, 3, 50.0, p.kill_silent)
+    assert kept.deaf_s == BringupConfig(()).deaf_s and not kept.bring_down
+    assert bringup_config((A,), replace(p, on_failure="bring_down")).bring_down

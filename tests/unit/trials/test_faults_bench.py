@@ -5,7 +5,7 @@ import json
 import pytest
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.trials.faults import _chosen, _figure, _read
+from internvla_a1.trials.faults import _chosen, _figure, _groups, _over_all, _read
 from internvla_a1.trials.system import FIGURES, Trial
 
 
@@ -40,3 +40,16 @@ def test_rows_are_chosen_by_number_and_a_row_without_a_system_figure_is_named():
         _chosen("26")
     with pytest.raises(ConfigError, match="numbers"):
         _chosen("all")
+
+
+def test_how_soon_the_executor_is_back_is_measured_on_the_kill_before_it():
+    groups = _groups(FIGURES)
+    assert [f.name for g in groups if len(g) > 1 for f in g] == ["executor_killed", "executor_back"]
+    assert sum(len(g) for g in groups) == len(FIGURES)
+
+
+def test_what_the_simulator_logged_counts_over_every_run():
+    done = [("violations", Trial(0, 0)), ("acceleration_share", Trial(0.9, 1.05))]
+    assert all(f.ok for f in _over_all(done))
+    assert not _over_all([*done, ("violations", Trial(1, 0))])[0].ok
+    assert not _over_all([*done, ("acceleration_share", Trial(1.1, 1.05))])[1].ok
