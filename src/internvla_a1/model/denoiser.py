@@ -7,10 +7,11 @@ from torch import Tensor
 
 from internvla_a1.model.cache import KVCache
 from internvla_a1.model.config import ModelConfig
+from internvla_a1.model.cpu.kernels import ExpertKernels
 from internvla_a1.model.flow import VelocityHook, integrate, time_embedding, time_steps
 from internvla_a1.model.heads import ActionHead
 from internvla_a1.model.layout import Layout
-from internvla_a1.model.mixture import FRESH, Buffers, Mixture
+from internvla_a1.model.mixture import FRESH, Buffers, Mixture, Rope
 
 
 class Denoiser:
@@ -36,6 +37,7 @@ class Denoiser:
         self._biases: dict[tuple[int, bool], dict[float, Tensor]] = {}
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
         self.cos = self.sin = like
+        self._state: tuple[Tensor, Rope] | None = None  # taken, and still to be run
         self.mask: Tensor | None = None
         self.load(layout)
 
@@ -57,6 +59,24 @@ class Denoiser:
             elif mask is not None and self.mask is not None:
                 self.mask.copy_(mask)
         self._layout = layout
+
+    def take_state(self, state: Tensor, rope: Rope) -> None:
+        """The state token, (B, 1, hidden). Its keys and values are needed by the first step and kept for the others.
+
+        The CPU kernels run it together with the first step, for it takes a reading of all weights of the expert by itself.
+        """
+        self._state = (state, rope)
+        if not (isinstance(self.mixture.kernels, ExpertKernels) and self.mixture.kernels.takes(state, self.mask)):
+            self.finish_state()
+
+    def finish_state(self) -> None:
+        """Fill the cache with what was taken."""
+        if self._state is None:
+            return
+        (state, rope), self._state = self._state, None
+        with torch.no_grad():
+            mask = None if self.mask is None else self.mask[..., : self.past + 1]
+            self.mixture.phase(self.mixture.act, state, rope, self.cache, self.past, mask, tail=False)
 
     def biases(self, count: int, rounded: bool) -> dict[float, Tensor]:
         """Time share of the action MLP at every step. `rounded` rounds t to bfloat16 first (Q5)."""
@@ -81,7 +101,17 @@ class Denoiser:
         """x: (B, chunk, action_dim), time_bias: (1 or B, 1, width) -> velocity, like x. Differentiable without buffers."""
         static = buffers.x is not None
         h = self.head.embed(x, time_bias, buffers.x, buffers.normed).to(self.dtype)
-        out = self.mixture.phase(self.mixture.act, h, (self.cos, self.sin), self.cache, self.past + 1, self.mask, b=buffers)
+        kernels = self.mixture.kernels
+        if self._state is not None and isinstance(kernels, ExpertKernels) and kernels.takes(h, self.mask):
+            (state, rope), self._state = self._state, None
+            both = torch.cat([state.to(h.dtype), h], 1)
+            rope = (torch.cat([rope[0], self.cos], 2), torch.cat([rope[1], self.sin], 2))
+            out = kernels.phase(self.mixture.act, both, rope, self.cache, self.past, tail=True, alone=1)
+            assert out is not None
+            out = out[:, 1:]
+        else:
+            self.finish_state()
+            out = self.mixture.phase(self.mixture.act, h, (self.cos, self.sin), self.cache, self.past + 1, self.mask, b=buffers)
         assert out is not None
         return self.head.action_out_proj(out.float(), self.velocity_out if static else None)
 
@@ -96,6 +126,7 @@ class Denoiser:
         self.x.copy_(noise)
         biases = self.biases(count, rounded)
         if hook is not None:
+            self.finish_state()
             self.cache.unpack()
             return integrate(
                 lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook

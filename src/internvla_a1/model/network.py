@@ -163,7 +163,7 @@ class InternVLAA1(nn.Module):
             gen_out = mixture.phase(mixture.gen, middle, rope, cache, prefix, mask, tail=foresight)
         with self.stage("state"):
             state = self.embed_state(inputs)
-            mixture.phase(mixture.act, state, layout.rope(past, 1), cache, past, layout.key_mask(past + 1), tail=False)
+            denoiser.take_state(state, layout.rope(past, 1))
         return Context(layout, denoiser, self.all_views(latents[:, 1], layout), gen_out)
 
     def layout(self, inputs: Inputs, published: bool, drop: bool = True) -> Layout:

@@ -12,6 +12,7 @@ from internvla_a1.model.config import ModelConfig, config_2b, config_3b
 from internvla_a1.model.cpu import library as library_module
 from internvla_a1.model.cpu.library import SWITCH, library
 from internvla_a1.model.example import example_batch
+from internvla_a1.model.inputs import read_batch
 from internvla_a1.model.loading import new_model, prepare, save_model
 from internvla_a1.model.network import InternVLAA1
 from internvla_a1.train.config import TrainConfig, build
@@ -165,3 +166,20 @@ def test_kernels_leave_gradients_and_other_devices_to_torch(case) -> None:
         assert not fast.vision.kernels.takes(x.to("meta")) and not fast.mixture.kernels.takes(x.to("meta"), None)
     with torch.enable_grad():
         assert not fast.vision.kernels.takes(x) and not fast.mixture.kernels.takes(x, None)
+
+
+@needs_tiles
+def test_the_state_that_runs_with_the_first_step_leaves_what_it_leaves_alone(case) -> None:
+    model, batch, noise, *_ = case
+    fast = prepare(copy.deepcopy(model), CPU, torch.float32)
+    kept = []
+    with torch.no_grad():
+        for finish in (True, False):
+            steps = fast.encode(read_batch(fast.config, batch, CPU)).denoiser
+            if finish:
+                steps.finish_state()
+            velocity = steps.step(noise, steps.time_bias(torch.ones(1), False))
+            steps.cache.unpack()
+            seen = (t[..., : steps.past + 1, :].clone() for t in (steps.cache.keys, steps.cache.values))
+            kept.append((velocity, *seen))
+    assert all(torch.allclose(a, b, atol=1e-5) and bool(a.any()) for a, b in zip(*kept, strict=True))

@@ -87,10 +87,11 @@ long kernels_init() {
 }
 
 // One expert over x (rows, hidden), in place, its keys and values going to the memory at `start`: Mixture.phase of mixture.py.
-// memory: keys of all layers, then values. tail 0 stops after the last keys and values; 1 also applies the final norm.
+// memory: keys of all layers, then values. tail 0 stops after the last keys and values; 1 also applies the final norm. alone: so many of
+// the first rows see nothing of the others (0 or 1).
 void expert_phase(const ExpertLayer *layers, int count, const float *final_norm, float eps, float *x, long rows, int hidden, int heads,
                   int kv_heads, int d, int mlp, const float *cos, const float *sin, uint16_t *memory, long capacity, long start, int tail,
-                  int precision, int threads) {
+                  int alone, int precision, int threads) {
     const int q_width = heads * d, kv_width = kv_heads * d, width = q_width + 2 * kv_width, terms = terms_of(precision);
     Scratch &s = scratch;
     s.grow(s.normed, s.normed_size, rows * hidden);
@@ -124,7 +125,8 @@ void expert_phase(const ExpertLayer *layers, int count, const float *final_norm,
             remember(team, here, {k, width}, {v, width}, start, rows, terms);
             if (last) break;
             team.wait();
-            attend(team, here, {q, width}, rows, heads, start + rows, s.merged, q_width, terms, s.works);
+            if (alone) attend(team, here, {q, width}, alone, heads, start + alone, s.merged, q_width, terms, s.works);
+            attend(team, here, {q + alone * width, width}, rows - alone, heads, start + rows, s.merged + alone * q_width, q_width, terms, s.works);
             team.wait();
             Weight out = plain(l.o, q_width, precision, nullptr, x, hidden, hidden);
             out.add = true;

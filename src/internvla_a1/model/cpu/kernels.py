@@ -130,9 +130,10 @@ class ExpertKernels:
         return cache.packed
 
     def phase(
-        self, expert: nn.Module, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache, start: int, tail: bool, out: Tensor | None = None
-    ) -> Tensor | None:
-        """See Mixture.phase; x: (1, S, hidden), the result in `out` where given."""
+        self, expert: nn.Module, x: Tensor, rope: tuple[Tensor, Tensor], cache: KVCache, start: int, tail: bool, out: Tensor | None = None,
+        alone: int = 0,
+    ) -> Tensor | None:  # fmt: skip
+        """See Mixture.phase; x: (1, S, hidden), the result in `out` where given. alone: so many first rows (0, 1) see nothing behind."""
         table, mlp, norm = self._table(expert)
         x = x[0].float().clone() if out is None else out[0].copy_(x[0])
         memory = self.memory(cache)
@@ -142,7 +143,7 @@ class ExpertKernels:
                 table, len(table), ctypes.c_void_p(address(norm.weight)), Float(norm.eps), ctypes.c_void_p(x.data_ptr()),
                 ctypes.c_long(len(x)), x.shape[1], self.heads, self.kv_heads, self.head_dim, mlp,
                 ctypes.c_void_p(cos.data_ptr()), ctypes.c_void_p(sin.data_ptr()), ctypes.c_void_p(memory.data_ptr()),
-                ctypes.c_long(memory.shape[-1] // self.head_dim), ctypes.c_long(start), int(tail), self.kernels.precision,
+                ctypes.c_long(memory.shape[-1] // self.head_dim), ctypes.c_long(start), int(tail), alone, self.kernels.precision,
                 torch.get_num_threads(),
             )  # fmt: skip
         return x[None] if tail else None
