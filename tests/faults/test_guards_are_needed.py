@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from internvla_a1.control import config, executor, gate, intake, limiter, measured, mover, supervisor, watchdogs
+from internvla_a1.control import config, executor, gate, intake, limiter, measured, mover, output, supervisor, watchdogs
 from internvla_a1.control import handover as handover_module
 from internvla_a1.control.chunk_buffer import ChunkBuffer
 from internvla_a1.control.collision_protocol import PathCheck
@@ -139,6 +139,15 @@ def no_braking_tail_reaches_what_the_chunk_was_cut_before() -> bool:
     return 0.4 < reached <= 0.6 + 1e-6
 
 
+def a_plan_that_swings_past_its_end_is_not_sent_into_the_beam() -> bool:
+    """Overshoot on a quick way to just before the beam: between two checked places of the plan, yet nowhere beyond the beam."""
+    rig, start = Rig(collision=Beam(middle(demo_robot())[0] + 0.6)), middle(demo_robot())
+    rig.give_policy()
+    began = rig.now.stamp_ns % (1000 * NS) / NS + 0.1
+    rig.run_policy(1.5, path=lambda t: start + np.outer(np.clip(0.8 * (t - began), 0.0, 0.595), np.arange(7) == 0))
+    return 0.55 < float(np.array(rig.log.q)[:, 0].max()) - start[0] <= 0.6 + 1e-3
+
+
 def an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one() -> bool:
     """A quick way to just before the beam: the stop from its fast part would reach the beam, the stop from an earlier cell does not."""
     rig, start = Rig(collision=Beam(middle(demo_robot())[0] + 0.3)), middle(demo_robot())
@@ -197,6 +206,7 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
     "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),
     "shorter cover near something": (mover, "_SHORTER", (), an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one),
+    "turning points of a plan": (output, "_TURN", np.inf, a_plan_that_swings_past_its_end_is_not_sent_into_the_beam),
     "deaf nodes": (bringup.Bringup, "_watch", lambda *_: [], a_process_that_hears_nothing_is_ended),
     "last gate": (mover, "plan_refusal", nothing, a_mad_plan_is_not_sent),
     "flood": (executor.Executor, "_flooded", never, a_flood_is_dropped),
@@ -237,6 +247,7 @@ def test_without_this_guard_a_figure_is_missed_and_with_it_none(name: str, monke
 
 EXTRA = [
     a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused,
+    a_plan_that_swings_past_its_end_is_not_sent_into_the_beam,
     an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one, a_process_that_hears_nothing_is_ended,
     a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall, no_braking_tail_reaches_what_the_chunk_was_cut_before,
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.types import FloatArray
 
 _STEP = 0.04  # rad or m; a knot is at most 0.01 more
+_TURN = 1e-3  # rad or m: a joint that swings less beyond both of its ends has not turned round
 _SLACK = 1e-6  # rounding, in the unit of each check
 
 
@@ -41,11 +42,15 @@ def plan_refusal(plan: Plan, before: Plan, knot: int, limits: Limits) -> Refusal
 
 
 def waypoints(plan: Plan) -> FloatArray:
-    """(n, joints): few positions that stand for the whole plan, no joint further than _STEP between two, and where it comes to rest."""
+    """(n, joints): few positions that stand for the whole plan: no joint further than _STEP between two, where each joint turns round
+    beyond both of its ends, and where it comes to rest."""
     travel = np.cumsum(np.abs(np.diff(plan.q, axis=0)).max(axis=1, initial=0.0))
     last = len(plan.q) - 1
     steps = np.arange(_STEP, travel[-1] if last else 0.0, _STEP)
-    return plan.q[np.append(np.searchsorted(travel, steps, side="right"), last)]
+    q, ends = plan.q, plan.q[[0, last]]
+    high, low = q.max(axis=0) > ends.max(axis=0) + _TURN, q.min(axis=0) < ends.min(axis=0) - _TURN
+    turns = [*q[:, high].argmax(axis=0), *q[:, low].argmin(axis=0)]
+    return q[np.unique(np.concatenate([np.searchsorted(travel, steps, side="right"), turns, [last]]).astype(int))]
 
 
 def start_offset(plan: Plan, measured: FloatArray, gripper: np.ndarray, names: Sequence[str]) -> tuple[str, float]:
