@@ -57,10 +57,10 @@ def build_cache(
     """Decode a data set into `folder`, going on where an interrupted run stopped; return it opened."""
     dataset, layout = source.dataset, source.layout
     total, views = dataset.total_frames, len(layout.views)
-    note = {"data": str(dataset.root.resolve()), "frames": total, "views": list(layout.views.values()), "side": side, "target": target_key}
+    note = {"data": str(dataset.root.resolve()), "frames": total, "views": list(layout.views.values()), "side": side}
     mark = folder / "progress.json"
     state = json.loads(mark.read_text()) if mark.is_file() else {}
-    if state.get("note") != note:
+    if {key: state.get("note", {}).get(key) for key in note} != note:
         folder.mkdir(parents=True, exist_ok=True)
         state = {"note": note, "episodes": 0}
         mark.unlink(missing_ok=True)
