@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
@@ -17,12 +16,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.core.resources import find
-from internvla_a1.core.robot import load_robot
-from internvla_a1.demo.domain import DomainLease
-from internvla_a1.demo.stack import Stack
 from internvla_a1.eval.safety_figures import Figure, at_most, exactly, trials
 from internvla_a1.trials.observer import Observer
+from internvla_a1.trials.stage import running_cell
 from internvla_a1.trials.system import FIGURES, Bench, SystemFigure, Trial
 
 _VIOLATIONS, _ACCELERATION = "violations", "acceleration_share"  # of the simulator's own log, one line a run
@@ -47,14 +43,7 @@ def run(args: argparse.Namespace) -> int:
     console, path = Console(), args.out / "trials.jsonl"
     done = _read(path)
     wanted = {f.name: trials(f.trials, args.scale) for f in chosen}
-    with ExitStack() as closing:
-        lease = DomainLease()
-        closing.callback(lease.close)
-        observer = Observer(lease.domain, load_robot(find("config/robots/demo_arm.yaml")))
-        closing.callback(observer.close)
-        arguments = {"policy": "expert", "belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
-        stack = Stack("conveyor_sorting", arguments, lease.domain, args.out / "nodes.log")
-        closing.callback(stack.close)
+    with running_cell(args.belt_speed, args.seed, args.out) as (observer, stack):
         bench = Bench(observer, stack, np.random.default_rng((args.seed, len(done))))
         _play(bench, chosen, wanted, done, path, console, time.monotonic() + 60.0 * args.minutes)
         with path.open("a") as file:

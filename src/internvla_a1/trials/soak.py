@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from internvla_a1.core.errors import ConfigError, InternVLAError
-from internvla_a1.core.resources import find
-from internvla_a1.core.robot import load_robot
-from internvla_a1.demo.domain import DomainLease
 from internvla_a1.demo.stack import Stack
 from internvla_a1.trials.disturbances import NODES, draw
 from internvla_a1.trials.observer import Observer
 from internvla_a1.trials.resources import Resources
 from internvla_a1.trials.soak_report import Verdict, judge, plot
+from internvla_a1.trials.stage import running_cell
 
 _START_LIMIT_S = 90.0
 _UNARMED_S = 0.8  # a person gives the arm back this long after a stop
@@ -69,14 +66,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     log = Log(args.seed, args.minutes)
     resources = Resources()
-    with ExitStack() as closing:
-        lease = DomainLease()
-        closing.callback(lease.close)
-        observer = Observer(lease.domain, load_robot(find("config/robots/demo_arm.yaml")))
-        closing.callback(observer.close)
-        arguments = {"policy": "expert", "belt_speed": f"{args.belt_speed}", "seed": f"{args.seed}"}
-        stack = Stack("conveyor_sorting", arguments, lease.domain, args.out / "nodes.log")
-        closing.callback(stack.close)
+    with running_cell(args.belt_speed, args.seed, args.out) as (observer, stack):
         _Soak(observer, stack, log, resources, console).play()
     verdict = judge(log, resources)
     content = {"verdict": asdict(verdict), "log": asdict(log), "resources": resources.rows()}
