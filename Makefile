@@ -9,7 +9,7 @@ help:           ## this list
 setup:          ## make or refresh .venv and build the interfaces
 	@$(BOOTSTRAP) --dev
 
-demo:           ## sort ten parcels from the moving belt, over real ROS 2; ARGS="--policy network --belt-speed 0.1" and more
+demo:           ## sort ten parcels from the moving belt, over real ROS 2; ARGS="--policy expert --belt-speed 0.1" and more
 	@$(BOOTSTRAP) internvla-a1 demo $(ARGS)
 
 test:           ## every test; ARGS="tests/unit -k belt" for some

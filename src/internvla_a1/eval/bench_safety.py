@@ -15,13 +15,12 @@ from types import ModuleType
 
 import numpy as np
 
-from internvla_a1.control.collision import PinocchioGate
 from internvla_a1.control.collision_protocol import CollisionGate
 from internvla_a1.core.errors import ConfigError, InternVLAError
-from internvla_a1.core.resources import find
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 from internvla_a1.eval import safety_rows_input, safety_rows_people, safety_rows_policy, safety_rows_system
+from internvla_a1.eval.arms import collision_gate
 from internvla_a1.eval.bench_collision import READY, DualArm
 from internvla_a1.eval.safety_figures import Figure, Row, at_most, trials
 from internvla_a1.eval.safety_handover import MOMENTS, handover_figures
@@ -84,10 +83,8 @@ def tick_figures(ticks: int = 1500) -> list[Figure]:
 
     The gate works when a chunk arrives, between two ticks: `internvla-a1 bench collision` times it.
     """
-    import xacro
-
     one, two = demo_robot(), DualArm.load()
-    gate = PinocchioGate(one, str(xacro.process_file(str(find(one.urdf))).toxml()), find(one.srdf).read_text())
+    gate = collision_gate(one)
     figures = []
     for limit, robot, checked_by, about in ((5.0, one, gate, one.array("home")), (10.0, two.robot, two.gate(), np.array(READY * 2))):
         took = tick_work_ms(robot, checked_by, about, ticks)

@@ -25,7 +25,7 @@ from internvla_a1.trials.disturbances import here, spoilt
 from internvla_a1.trials.observer import Observer
 
 NODES = ("executor", "perception", "policy", "foresight")
-_STOP = {False: 4.0, True: 2.0}  # stop_acceleration of the executor's parameters: rad/s^2, grippers m/s^2
+_STOP_RAD_S2 = 4.0  # of the executor's parameters
 _AT_REST_RAD_S = 0.02
 _PICKING_RAD_S = 0.4
 _STILL_S = 0.2
@@ -86,7 +86,7 @@ class Bench:
             return 0.0, 0.0
         if moving[-1] == len(rows) - 1:
             return float("inf"), 0.0  # it moves on
-        return rows[moving[-1]].at - since, float(speeds.max()) / _STOP[False]
+        return rows[moving[-1]].at - since, float(speeds.max()) / _STOP_RAD_S2
 
     def _still(self) -> bool:
         arm, now = ~self.o.robot.gripper_mask, time.monotonic()

@@ -352,3 +352,13 @@ def test_the_change_of_state_is_the_same_in_training_and_in_use(place, tmp_path)
     assert not trained[0][7:14].any()  # nothing comes before the first frame
     first = policy.pipeline.batch(seen, seen, states[0], "put the red box in the left bin")["observation.state"][0]
     assert torch.equal(first[:7], used[:7]) and not first[7:].any()
+
+
+def test_decoded_pictures_are_kept_when_another_loss_asks_for_another_label(place):
+    config = config_of(place)
+    cache = make_batches(config, gather(config), latents=False).caches[0]
+    before = (cache.folder / "images.npy").stat().st_mtime_ns
+    other = config_of(place, loss={"lambda_gen": 0.1})
+    again = make_batches(other, gather(other), latents=False).caches[0]
+    assert again.folder == cache.folder and np.isnan(again.target).all()
+    assert (cache.folder / "images.npy").stat().st_mtime_ns == before
