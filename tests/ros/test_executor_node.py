@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from pathlib import Path
@@ -83,23 +82,6 @@ class Bench:
         while time.monotonic() < end:
             self.send_chunk(speed)
             self.graph.until(lambda: False, 0.15)
-
-    def up_again(self):
-        """Configure and activate a new process while the killed one still haunts discovery: requests and answers may get lost."""
-        pid = self.graph.processes["executor"].pid
-        steps = {"unconfigured": Transition.TRANSITION_CONFIGURE, "inactive": Transition.TRANSITION_ACTIVATE}
-        end = time.monotonic() + 30.0
-        while self.beat.pid != pid or self.beat.state != "active":
-            assert time.monotonic() < end, self.beat
-            if self.beat.pid == pid and self.beat.state in steps:
-                with contextlib.suppress(AssertionError):
-                    self.graph.change("executor", steps[self.beat.state], 1.0)
-            self.graph.until(lambda: False, 0.3)
-
-    @property
-    def beat(self):
-        beats = [b for b in map(heartbeat.read_beat, self.beats) if b.node == "/executor"]
-        return beats[-1]
 
     def rest(self):
         """Back to HOLD at home, whatever came before."""
@@ -227,9 +209,10 @@ def test_killed_in_motion_the_arm_comes_to_rest_and_the_next_process_holds(bench
     assert bench.graph.until(lambda: bench.speed() < 0.01, 2.0)
     assert time.monotonic() - began < 0.2 + 0.3 / 4.0 + 0.5  # cover + braking, and a busy machine
     here = bench.joint_1()
-    bench.graph.start("executor", **PATIENT)
-    bench.up_again()
-    assert bench.graph.until(lambda: bench.mode == HandoverState.HOLD, 5.0)
+    said = len(bench.handover)
+    bench.graph.start("executor", autostart=True, **PATIENT)  # nobody configures it
+    assert bench.graph.until(lambda: len(bench.handover) > said, 5.0), bench.graph.log("executor")
+    assert bench.mode == HandoverState.HOLD
     bench.send_chunk()
     assert bench.graph.until(lambda: "not_active_source" in bench.status[-1].last_rejection, 5.0)
     assert abs(bench.joint_1() - here) < 0.005

@@ -30,7 +30,7 @@ from internvla_a1.nodes.homing import GATES, PLANNERS, make_gate, make_planner
 from internvla_a1.ros import convert, diagnostics, joints, qos
 from internvla_a1.ros.arm_drivers import DRIVERS, make_driver
 from internvla_a1.ros.lifecycle import ManagedNode
-from internvla_a1.ros.params import number, text
+from internvla_a1.ros.params import flag, number, text
 from internvla_a1.ros.run import run_node
 from internvla_a1.ros.time import stamp_ns
 
@@ -50,6 +50,7 @@ class ExecutorParams(ExecutorConfig):
     driver: str = text("topic", "How segments reach the controllers", choices=DRIVERS)
     collision: str = text("auto", "Collision gate; auto: pinocchio with coal where it is installed, else MoveIt", choices=GATES)
     planner: str = text("auto", "Planner of go_home; auto: the first of MoveIt, roboplan and its own that is here", choices=PLANNERS)
+    autostart: bool = flag(False, "Come up in HOLD at once, without waiting for a lifecycle manager to find this node")
     lead_s: float = number(0.02, "s", 0.0, 0.1, "Plans change this far ahead of now: the time a segment needs to the controller")
     status_rate: float = number(20.0, "Hz", 10.0, 100.0, "Rate of executor/status")
     max_surprise: float = number(0.0, "", 0.0, 100.0, "Surprise score above which the policy is put on hold; 0: never")

@@ -40,6 +40,14 @@ class ManagedNode(Wiring, LifecycleNode):
         LifecycleNode.__init__(self, name, **kwargs)
         self.wire_up(params_type)
 
+    def begin(self) -> None:
+        """Before the first spin: a node whose parameter `autostart` is set configures and activates itself, heard of or not.
+
+        One that refuses stays where it is; a lifecycle manager may try again.
+        """
+        if self.has_parameter("autostart") and self.get_parameter("autostart").value is True and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
     def configure(self, params: Any) -> None:
         """Build from the checked parameters."""
 

@@ -38,6 +38,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
             node = make()
             executor = make_executor()
             executor.add_node(node)
+            node.begin()
             while not stopping.done():
                 executor.spin_until_future_complete(stopping, timeout_sec=_SPIN_S)
         except (KeyboardInterrupt, ExternalShutdownException):

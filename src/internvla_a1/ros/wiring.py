@@ -42,6 +42,9 @@ class Wiring:
         self.diagnostics = Diagnostics(self, self.health)  # type: ignore[arg-type]
         self.heartbeat = Heartbeat(self, self.state_label)  # type: ignore[arg-type]
 
+    def begin(self) -> None:
+        """Called once, before the node spins."""
+
     def now(self) -> Now:
         """This instant, steady and by the node's clock."""
         return self._clock_reader.now()
