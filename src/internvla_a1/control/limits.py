@@ -24,7 +24,7 @@ class Limits:
     acceleration: FloatArray
     jerk: FloatArray
     stop: FloatArray  # deceleration of an ordinary stop, at most `acceleration`
-    tail: FloatArray  # the same in the tail of a segment, which is played where nobody is left to say anything; from `stop` to `acceleration`
+    tail: FloatArray  # the same in the tail of a segment, played where nobody is left to say anything; from `stop` to `acceleration`
     names: tuple[str, ...]
 
     def containing(self, q: FloatArray) -> Limits:
