@@ -184,6 +184,7 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "clock jump fault": (watchdogs, "clock_jumped", nothing, kept(system.row_27)),
     "forgetting after a jump": (executor.Executor, "_forget", nothing, kept(system.row_27)),
     "executor pause": (watchdogs, "paused", nothing, kept(policy.row_17, 0.2)),
+    "what was slept through": (measured.MeasuredJoints, "excuse", nothing, kept(policy.row_17, 0.2)),
     "second commander": (watchdogs, "second_commander", nothing, kept(system.row_31)),
     "three in a row": (watchdogs, "too_many_in_a_row", nothing, kept(inputs.row_07)),
     "controller retry": (watchdogs, "controller_failed", nothing, kept(people.row_18)),

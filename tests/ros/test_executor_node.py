@@ -232,19 +232,24 @@ def test_a_signal_in_motion_leaves_the_arm_holding(bench):
     assert "Traceback" not in bench.graph.log("executor")
 
 
-def test_woken_after_a_pause_it_hears_what_waited_before_it_ticks_again_once():
+@pytest.mark.parametrize("sim", [False, True])
+def test_woken_after_a_pause_it_hears_what_waited_before_it_ticks_again(sim):
     counted = []
     node = SimpleNamespace(
-        params=SimpleNamespace(tick_s=0.01), diagnostics=SimpleNamespace(count=counted.append), _ticked_ns=0, _woken=False
-    )
+        params=SimpleNamespace(tick_s=0.01, use_sim_time=sim), diagnostics=SimpleNamespace(count=counted.append),
+        _ticked_ns=0, _stamp_ns=0, _awaited_ns=0, _waking=0,
+    )  # fmt: skip
 
-    def woken(at_s):
-        return ExecutorNode._just_woken(node, Now(round(at_s * 1e9), 0))
+    def woken(at_s, clock_s):
+        return ExecutorNode._just_woken(node, Now(round(at_s * 1e9), round(clock_s * 1e9)))
 
-    assert [woken(1.00), woken(1.01), woken(1.02)] == [True, False, False]
-    assert [woken(1.17), woken(1.18)] == [True, False]
-    assert [woken(1.30), woken(1.42), woken(1.54)] == [True, False, True], "a machine too slow for its ticks still ticks"
-    assert counted == ["ticks_late"] * 4
+    first = [woken(1.00, 5.0), woken(1.01, 5.01), woken(1.02, 5.02)]
+    assert not any(first[1:])
+    assert [woken(1.17, 5.02), woken(1.18, 5.03), woken(1.19, 5.18)] == [True, sim, False], "simulated time has to catch up first"
+    assert [woken(1.40, 5.18), *(woken(1.41 + k / 100, 5.19) for k in range(6))] == [True, *[sim] * 4, False, False], "it may stand still"
+    slow = [woken(t, 6.0 + t) for t in (1.60, 1.72, 1.84)]
+    assert slow == [True, False, True], "a machine too slow for its ticks still ticks"
+    assert counted == ["ticks_late"] * 5
 
 
 def test_parameters_of_the_core_are_checked_before_anything_is_made(tmp_path):

@@ -32,6 +32,7 @@ from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import ActionChunk
 
 _MESSAGES_PER_TICK = 50  # of one kind; more are dropped unread, so that a flood cannot make a tick late
+_SLEPT_TICKS = 4  # a longer gap between two ticks was a pause of this process
 _SETTLE_S = 1.0  # a planned motion is over this long after its last point
 _NONSENSE = (Reason.NON_FINITE, Reason.WRONG_JOINTS, Reason.WRONG_SHAPE, Reason.WRONG_HORIZON)
 
@@ -227,6 +228,8 @@ class Executor:
             self._pending += [f for f in (watchdogs.clock_jumped(jump, self.config),) if f is not None]
         gap = 0.0 if self._last_tick is None else seconds(now.steady_ns - self._last_tick.steady_ns)
         self._last_tick = now
+        if _SLEPT_TICKS * self.config.tick_s < gap <= self.config.pause_s:
+            self._measured.excuse(gap, now)
         present = self._present(now, gap) + self._pending
         self._pending = []
         self.supervisor.update(present)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.motion_clock import MotionClock
-from internvla_a1.core.clock import NS, Now, seconds
+from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.joints import JointMatcher
 from internvla_a1.core.robot import RobotSpec
@@ -54,6 +54,10 @@ class MeasuredJoints:
     def age_s(self, now: Now) -> float:
         """Steady seconds since a sample was accepted; infinite before the first."""
         return seconds(now.steady_ns - self._received_ns) if self.positions is not None else float("inf")
+
+    def excuse(self, gap_s: float, now: Now) -> None:
+        """What this process slept through is no silence of the sender."""
+        self._received_ns = min(self._received_ns + nanoseconds(gap_s), now.steady_ns)
 
     def take(self, names: Sequence[str], positions: ArrayLike, stamp_ns: int, now: Now, velocities: ArrayLike | None) -> Refusal | None:
         """Accept a sample or say why not."""

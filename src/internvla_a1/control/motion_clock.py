@@ -6,9 +6,11 @@ joined up over jumps. A stamp is taken to motion time by its age at reception.
 
 from __future__ import annotations
 
-from internvla_a1.core.clock import NS, Now, nanoseconds
+from math import exp
 
-_QUIET_NS = 1_000_000  # readings closer than this on the steady clock say nothing about a stop
+from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
+
+_CATCH_UP_S = 0.1  # how long a process that was kept from hearing /clock may take to hear the rest of it
 
 
 class MotionClock:
@@ -21,6 +23,9 @@ class MotionClock:
         self._last: Now | None = None
         self._offset_ns = 0
         self._progress_ns = 0  # steady time of the last progress of simulated time
+        # How far simulated time is behind the steady clock. A process that was kept from hearing /clock catches up at once, or in a few
+        # leaps: none is a jump.
+        self._behind_ns = 0.0
         self._jump_s: float | None = None
 
     def read(self, now: Now) -> int:
@@ -31,10 +36,14 @@ class MotionClock:
             self._progress_ns = now.steady_ns
             self._last = now
         stamps = now.stamp_ns - self._last.stamp_ns
-        steady = now.steady_ns - self._progress_ns  # a process that was kept from hearing /clock catches up at once, which is no jump
-        if stamps < 0 or stamps - self._rate * steady > self._jump_ns:
+        steady = now.steady_ns - self._last.steady_ns
+        if stamps:
+            self._behind_ns *= exp(-seconds(steady) / _CATCH_UP_S)
+        self._behind_ns += self._rate * steady - stamps
+        if stamps < 0 or self._behind_ns < -self._jump_ns:
             self._offset_ns -= stamps
             self._jump_s = stamps / NS
+        self._behind_ns = max(self._behind_ns, 0.0)
         if stamps != 0:
             self._progress_ns = now.steady_ns
         self._last = now

@@ -36,7 +36,9 @@ from internvla_a1.ros.time import stamp_ns
 
 _WATCH_PUBLISHERS_S = 0.25
 _FLUSH_S = 0.2
-_WOKEN_TICKS = 4
+_WOKEN_TICKS = 4  # a longer gap between ticks
+_WAKING_TICKS = 4
+_CLOCK_LAG_NS = 30_000_000
 _SHOW_EVERY_NS = 50_000_000
 _LOG_S = 1.0  # the same refusal again
 _IDLE_LOG_S = 60.0  # a policy that runs while nobody has given it the arm is no trouble
@@ -75,8 +77,9 @@ class ExecutorNode(ManagedNode):
         self._shown_ns = 0
         self._last: TickOutput | None = None
         self._status_ns = self._lead_ns = 0
-        self._ticked_early = self._woken = False
-        self._ticked_ns = 0
+        self._ticked_early = False
+        self._ticked_ns = self._stamp_ns = self._awaited_ns = 0
+        self._waking = 0  # ticks that may still be left out after this process was kept from running
         super().__init__("executor", ExecutorParams)
 
     def now(self) -> Now:
@@ -151,17 +154,23 @@ class ExecutorNode(ManagedNode):
         self._publish(out)
 
     def _just_woken(self, now: Now) -> bool:
-        """Whether this process was kept from running until now: what was said to it meanwhile is heard first, once.
+        """Whether this process was kept from running until now: what was said to it meanwhile is heard first, /clock above all.
 
         Its joint states would look lost, and simulated time would still stand where it was: a segment stamped so would take the
         arm back.
         """
         gap_ns, self._ticked_ns = now.steady_ns - self._ticked_ns, now.steady_ns
-        woken = gap_ns > _WOKEN_TICKS * nanoseconds(self.params.tick_s) and not self._woken
-        self._woken = woken
-        if woken:
+        if self._waking:
+            self._waking -= 1
+            if self.params.use_sim_time and now.stamp_ns < self._awaited_ns:
+                return True
+            self._waking = 0
+        elif gap_ns > _WOKEN_TICKS * nanoseconds(self.params.tick_s):
+            self._waking, self._awaited_ns = _WAKING_TICKS, self._stamp_ns + gap_ns - _CLOCK_LAG_NS
             self.diagnostics.count("ticks_late")
-        return woken
+            return True
+        self._stamp_ns = now.stamp_ns
+        return False
 
     def _publish(self, out: TickOutput, final: bool = False) -> None:
         self._last = out

@@ -216,6 +216,20 @@ def clock_read(steps: list[tuple[float, float]]) -> tuple[float, float | None]:
     return (readings[-1] - readings[0]) / NS, clock.take_jump()
 
 
+def test_a_process_that_slept_may_catch_up_in_leaps() -> None:
+    clock, now = MotionClock(True, 0.1, 1.0), Now(NS, NS)
+    clock.read(now)
+    for steady_s, stamp_s in ((0.15, 0.03), (0.001, 0.12), (0.01, 0.01)):  # woken: a first part of what /clock said, then the rest
+        now = Now(now.steady_ns + round(steady_s * NS), now.stamp_ns + round(stamp_s * NS))
+        clock.read(now)
+        assert clock.take_jump() is None
+    for _ in range(50):
+        now = Now(now.steady_ns + NS // 100, now.stamp_ns + NS // 100)
+        clock.read(now)
+    clock.read(Now(now.steady_ns + NS // 100, now.stamp_ns + NS // 8))
+    assert clock.take_jump() is not None, "what was slept is made up for, so this is a jump"
+
+
 def test_simulated_time_that_was_not_heard_of_for_a_while_catches_up_without_a_jump() -> None:
     steady = [(k * 0.01, k * 0.01) for k in range(20)]
     unheard = [(0.34, 0.19), (0.341, 0.19), (0.342, 0.34)]  # kept from running for 0.15 s, then the messages that waited
