@@ -70,13 +70,13 @@ def test_verification_fails_when_one_output_is_wrong() -> None:
 
 
 def test_a_folder_without_vectors_is_refused_with_what_it_should_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.run(argparse.Namespace(folder=tmp_path, threads=1)) == 2
+    assert verify.run(argparse.Namespace(folder=tmp_path, threads=1, device="cpu")) == 2
     assert "no reference vectors" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_every_vector_of_the_full_set_is_within_bounds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.run(argparse.Namespace(folder=folder, threads=1)) == 0, capsys.readouterr().out
+    assert verify.run(argparse.Namespace(folder=folder, threads=1, device="cpu")) == 0, capsys.readouterr().out
     assert "recon" in capsys.readouterr().out
 
 

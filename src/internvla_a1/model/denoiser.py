@@ -15,7 +15,7 @@ from internvla_a1.model.mixture import FRESH, Buffers, Mixture, Rope
 
 
 class Denoiser:
-    """Static state of one batch shape: cache, rotary rows of the action tokens, layer buffers, and on CUDA the captured graph.
+    """Static state of one batch shape: cache, rotary rows of the action tokens, layer buffers.
 
     A step reads nothing on the host and, with buffers, allocates nothing on the device.
     """
@@ -35,7 +35,6 @@ class Denoiser:
             self.buffers = Buffers.allocate(config, config.act, layout.batch, layout.chunk, layout.length, like)
         self._layout: Layout | None = None
         self._biases: dict[tuple[int, bool], dict[float, Tensor]] = {}
-        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
         self.cos = self.sin = like
         self._state: tuple[Tensor, Rope] | None = None  # taken, and still to be run
         self.mask: Tensor | None = None
@@ -54,7 +53,6 @@ class Denoiser:
             self.cos.copy_(cos)
             self.sin.copy_(sin)
             if (mask is None) != (self.mask is None):
-                self._graphs.clear()
                 self.mask = None if mask is None else mask.clone()
             elif mask is not None and self.mask is not None:
                 self.mask.copy_(mask)
@@ -95,7 +93,6 @@ class Denoiser:
     def forget_weights(self) -> None:
         """Drop what was computed from weights that may have changed."""
         self._biases.clear()
-        self._graphs.clear()
 
     def step(self, x: Tensor, time_bias: Tensor, buffers: Buffers = FRESH) -> Tensor:
         """x: (B, chunk, action_dim), time_bias: (1 or B, 1, width) -> velocity, like x. Differentiable without buffers."""
@@ -132,28 +129,7 @@ class Denoiser:
                 lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook
             ).clone()
         _, step = time_steps(count)
-        if self.device.type == "cuda":
-            return self._replay(count, rounded, list(biases.values()), step).clone()
         return self.run(self.x, list(biases.values()), step, self.buffers).clone()
 
     def _bias_at(self, time: float, rounded: bool) -> Tensor:
         return self.time_bias(torch.tensor([time], device=self.device), rounded)
-
-    def _replay(self, count: int, rounded: bool, biases: list[Tensor], step: float) -> Tensor:
-        """Replay the captured loop; the first call warms up on a side stream and captures it."""
-        key = (count, rounded)
-        if key not in self._graphs:
-            noise = self.x.clone()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(2):
-                    self.run(self.x, biases, step)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self.x.copy_(self.run(self.x, biases, step))
-            self._graphs[key] = graph
-            self.x.copy_(noise)
-        self._graphs[key].replay()
-        return self.x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,28 @@ from torch import Tensor
 
 VelocityField = Callable[[Tensor, float], Tensor]  # (x (B, chunk, dims), t) -> velocity
 VelocityHook = Callable[[VelocityField, Tensor, float], Tensor]  # replaces the plain call at every step
+
+
+class FixedHook(ABC):
+    """A hook that does the same to whatever its tensors hold, so that it can be part of a CUDA graph."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What changes from chunk to chunk, of the same shapes; on any device."""
+
+    @property
+    @abstractmethod
+    def key(self) -> tuple:
+        """Everything else: hooks of one key differ in their tensors alone."""
+
+    @abstractmethod
+    def over(self, tensors: tuple[Tensor, ...]) -> FixedHook:
+        """The same hook with other tensors."""
+
+    @abstractmethod
+    def __call__(self, velocity: VelocityField, x: Tensor, t: float) -> Tensor:
+        """See VelocityHook."""
 
 
 def time_steps(count: int) -> tuple[list[float], float]:

@@ -74,10 +74,10 @@ def _qwen_inputs(
     frames, rows, columns = grids[0].tolist()
     if frames != 1:
         raise DataError(f"one frame a view is expected, the grid says {frames}")
-    ids = _field(batch, "observation.input_ids").to(device)
+    ids = _field(batch, "observation.input_ids")
     patches = _field(batch, "observation.pixel_values").to(device)
     patches = patches.reshape(images.shape[0] * config.views, rows * columns, -1)
     merged = rows // vision.merge, columns // vision.merge
     prefix_valid = _field(batch, "observation.attention_mask").bool().cpu()
     pattern = TokenPattern(prefix_valid, (ids == config.image_token).cpu(), view_valid, merged)
-    return Inputs(images, state, ids, pattern, patches, (rows, columns))
+    return Inputs(images, state, ids.to(device), pattern, patches, (rows, columns))

@@ -50,6 +50,7 @@ class Layout:
     gen_rows: Tensor  # (N,) as `views` but among the kept views: rows of the flattened (B * kept V)
     kept_views: Tensor  # (kept V,)
     valid: Tensor  # (B, P + M + 1 + chunk) bool
+    prefix_valid: Tensor  # (B, all prefix columns) bool
     positions: Tensor  # (rows, B, P + M + 1 + chunk)
     cos: Tensor  # (B, 1, length, head_dim)
     sin: Tensor
@@ -125,7 +126,8 @@ def build_layout(
         batch=batch, prefix=prefix.to(device), middle=middle.to(device), chunk=config.chunk,
         views=computed.flatten().nonzero()[:, 0].to(device), image_rows=image_rows.to(device),
         gen_rows=computed[:, kept_views].flatten().nonzero()[:, 0].to(device), kept_views=kept_views.to(device),
-        valid=valid[:, columns].to(device), positions=positions.to(device), cos=cos.to(device, dtype), sin=sin.to(device, dtype),
+        valid=valid[:, columns].to(device), prefix_valid=pattern.prefix_valid.to(device),
+        positions=positions.to(device), cos=cos.to(device, dtype), sin=sin.to(device, dtype),
         padded=not bool(valid[:, columns].all()),
     )  # fmt: skip
 

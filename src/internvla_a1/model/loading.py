@@ -39,8 +39,8 @@ def load_model(
     """Read a published or our own weights folder.
 
     dtype: float32, bfloat16 or "int8". compat: "published" | "consistent" (docs/model.md), None takes published for published weights.
-    verify: hash against the manifest, or look for NaN where there is none. kernels: let the CPU kernels run it where they can; a model
-    that is to be trained wants False, for they give no gradients and keep matrices in bfloat16. CheckpointError names what is wrong.
+    verify: hash against the manifest, or look for NaN where there is none. kernels: let the CPU or CUDA kernels run it where they can; a
+    model that is to be trained wants False, for they give no gradients and keep matrices in bfloat16. CheckpointError names what is wrong.
     """
     checkpoint = open_checkpoint(folder, verify=verify)
     config, tensors, is_published = read_architecture(checkpoint.path, checkpoint.config, checkpoint.tensors)

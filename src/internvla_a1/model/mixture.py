@@ -20,6 +20,7 @@ from internvla_a1.model.positions import rotate
 if TYPE_CHECKING:
     from internvla_a1.model.cpu.kernels import ExpertKernels
     from internvla_a1.model.cpu.small import SmallExpertKernels
+    from internvla_a1.model.cuda.experts import CudaExpertKernels
 
 Rope = tuple[Tensor, Tensor]
 
@@ -134,7 +135,7 @@ class Mixture(nn.Module):
         self.gen = Expert(config, config.gen)
         self.act = Expert(config, config.act)
         self.attend: Attend = sdpa
-        self.kernels: ExpertKernels | SmallExpertKernels | None = None  # set by precision.place where they are to be used
+        self.kernels: ExpertKernels | SmallExpertKernels | CudaExpertKernels | None = None  # set by precision.place
 
     def phase(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from internvla_a1.model import attention
 from internvla_a1.model.config import InternVisionConfig, ModelConfig, QwenVisionConfig
 from internvla_a1.model.cosmos import CosmosCodec
 from internvla_a1.model.denoiser import Denoiser
-from internvla_a1.model.flow import VelocityHook, noisy_actions, time_embedding
+from internvla_a1.model.flow import FixedHook, VelocityHook, noisy_actions, time_embedding
 from internvla_a1.model.heads import ActionHead, LatentHead
 from internvla_a1.model.inputs import Inputs, read_batch
 from internvla_a1.model.layout import Layout, Layouts
@@ -23,6 +24,9 @@ from internvla_a1.model.mixture import Mixture
 from internvla_a1.model.vision_internvl import InternVision
 from internvla_a1.model.vision_qwen import QwenVision
 from internvla_a1.model.vision_stem import StemVision
+
+if TYPE_CHECKING:
+    from internvla_a1.model.cuda.graphs import ChunkGraphs
 
 COMPAT = ("published", "consistent")
 
@@ -40,6 +44,14 @@ class Prediction:
     now_latents: Tensor
     latents: Tensor | None = None
     images: Tensor | None = None
+
+
+class Outcome(NamedTuple):
+    """Parts of a Prediction: actions with all columns, latents of the present, predicted ones or None."""
+
+    actions: Tensor
+    now_latents: Tensor
+    latents: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class InternVLAA1(nn.Module):
         self.compute_dtype = torch.float32  # of activations; both are set by precision.place
         self.stored_dtype = torch.float32  # of the large matrices
         self.stage: Callable[[str], AbstractContextManager] = nullcontext  # benchmarks put a stopwatch here
+        self.graphs: ChunkGraphs | None = None  # set by precision.place on a CUDA device
         self.embed_tokens = nn.Embedding(config.vocab, config.und.hidden)
         towers = {"qwen": QwenVision, "intern": InternVision, "stem": StemVision}
         self.vision = towers[config.vision.kind](config.vision, config.und.hidden)
@@ -110,6 +123,8 @@ class InternVLAA1(nn.Module):
                 kernels.forget()
         for denoiser in self._denoisers.values():
             denoiser.forget_weights()
+        if self.graphs is not None:
+            self.graphs.clear()
 
     # ---- inference ----
 
@@ -130,16 +145,34 @@ class InternVLAA1(nn.Module):
         """
         with torch.no_grad():
             inputs = read_batch(self.config, batch, self.device)
-            context = self.encode(inputs, foresight=foresight, past_latents=past_latents)
-            shape = (context.layout.batch, self.config.chunk, self.config.action_dim)
+            shape = (len(inputs.state), self.config.chunk, self.config.action_dim)
             if noise is None:
                 noise = torch.randn(shape, device=self.device)
             if tuple(noise.shape) != shape:
                 raise DataError(f"noise must be {shape}, got {tuple(noise.shape)}")
-            with self.stage("actions"):
-                actions = context.denoiser.sample(noise.to(self.device), num_steps or self.config.steps, velocity_hook, self.rounds_time)
-            latents = None if context.gen_out is None else self.predict_latents(context.gen_out, context.layout, context.now_latents)
-        return Prediction(actions[..., : self.config.used_action_dim], actions, context.now_latents, latents)
+            noise, steps = noise.to(self.device), num_steps or self.config.steps
+            hook = velocity_hook if isinstance(velocity_hook, FixedHook) else None
+            if self.graphs is not None and hook is velocity_hook and self.stage is nullcontext:
+                actions, now, latents = self.graphs.run(inputs, noise, steps, foresight, past_latents, hook)
+            else:
+                actions, now, latents = self.chunk(inputs, noise, steps, foresight, past_latents, velocity_hook)
+        return Prediction(actions[..., : self.config.used_action_dim], actions, now, latents)
+
+    def chunk(
+        self,
+        inputs: Inputs,
+        noise: Tensor,
+        steps: int,
+        foresight: bool,
+        past_latents: Tensor | None,
+        velocity_hook: VelocityHook | None = None,
+    ) -> Outcome:
+        """What `predict` computes on the device; without a hook nothing is read on the host."""
+        context = self.encode(inputs, foresight=foresight, past_latents=past_latents)
+        with self.stage("actions"):
+            actions = context.denoiser.sample(noise, steps, velocity_hook, self.rounds_time)
+        latents = None if context.gen_out is None else self.predict_latents(context.gen_out, context.layout, context.now_latents)
+        return Outcome(actions, context.now_latents, latents)
 
     @property
     def rounds_time(self) -> bool:
@@ -148,23 +181,38 @@ class InternVLAA1(nn.Module):
 
     def encode(self, inputs: Inputs, foresight: bool = False, past_latents: Tensor | None = None, drop: bool = True) -> Context:
         """Everything that does not depend on the noise: prefix, middle and state token, their keys and values in the static cache."""
-        layout = self.layout(inputs, self.compat == "published", drop)
+        layout = self.inference_layout(inputs, drop)
         denoiser = self.denoiser(layout)
         mixture, cache, prefix, past = self.mixture, denoiser.cache, len(layout.prefix), layout.past
+        with self.beside(self.stage("tokenizer")):
+            latents = self.frame_latents(inputs, layout, past_latents)
+            middle = self.embed_middle(latents, layout)
         with self.stage("vision"):
             embedded = self.embed_prefix(inputs, layout)
         with self.stage("understanding"):
             mixture.phase(mixture.und, embedded, layout.rope(0, prefix), cache, 0, layout.key_mask(prefix), tail=False)
-        with self.stage("tokenizer"):
-            latents = self.frame_latents(inputs, layout, past_latents)
+        self.join()
         with self.stage("generation"):
-            middle = self.embed_middle(latents, layout)
             rope, mask = layout.rope(prefix, past - prefix), layout.key_mask(past)
             gen_out = mixture.phase(mixture.gen, middle, rope, cache, prefix, mask, tail=foresight)
         with self.stage("state"):
             state = self.embed_state(inputs)
             denoiser.take_state(state, layout.rope(past, 1))
         return Context(layout, denoiser, self.all_views(latents[:, 1], layout), gen_out)
+
+    def beside(self, stage: AbstractContextManager) -> AbstractContextManager:
+        """What runs in it runs beside what follows, up to `join`: on a stream of its own while a CUDA graph is made; else just `stage`."""
+        if self.graphs is None or self.stage is not nullcontext:
+            return stage
+        return self.graphs.beside()
+
+    def join(self) -> None:
+        """Wait for what runs beside."""
+        if self.graphs is not None:
+            self.graphs.join()
+
+    def inference_layout(self, inputs: Inputs, drop: bool = True) -> Layout:
+        return self.layout(inputs, self.compat == "published", drop)
 
     def layout(self, inputs: Inputs, published: bool, drop: bool = True) -> Layout:
         return self._layouts.get(self.config, inputs.pattern, self.device, self.compute_dtype, published, drop)
@@ -198,7 +246,7 @@ class InternVLAA1(nn.Module):
             return self.vision(images.to(self.compute_dtype))
         first_text = inputs.ids.shape[1] - self.config.text_tokens
         text = self.embed_tokens(inputs.ids[:, first_text:])
-        text = text * inputs.pattern.prefix_valid[:, first_text:, None].to(text.device, text.dtype)
+        text = text * layout.prefix_valid[:, first_text:, None].to(text.dtype)
         return self.vision(images.float(), text.float()[layout.views // self.config.views]).to(self.compute_dtype)
 
     def encode_frames(self, frames: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.model.config import InternVisionConfig, QwenVisionConfig
 from internvla_a1.model.cosmos import Haar
 from internvla_a1.model.cpu.kernels import BFLOAT16, GELU_ERF, GELU_TANH, GRAIN, SINGLE, ExpertKernels, Kernels, VisionKernels, fits
@@ -125,10 +125,29 @@ def use_kernels(model: InternVLAA1, precision: int) -> None:
             setattr(module, "kernels", kernels if fits(module) else None)  # noqa: B010 (two kinds of module, one attribute)
 
 
+def use_cuda(model: InternVLAA1) -> None:
+    """Let fused kernels run the stacks, and one graph a whole prediction. MissingDependencyError without triton."""
+    try:
+        from internvla_a1.model.cuda.experts import CudaExpertKernels
+        from internvla_a1.model.cuda.graphs import ChunkGraphs
+        from internvla_a1.model.cuda.vision import CudaVisionKernels
+    except ImportError as error:
+        raise MissingDependencyError("triton", "inference on a CUDA device", "pip install triton, or load with kernels=False") from error
+    config = model.config
+    model.mixture.kernels, model.graphs = CudaExpertKernels(model.mixture, config.heads), ChunkGraphs(model)
+    vision = config.vision
+    if isinstance(vision, (QwenVisionConfig, InternVisionConfig)):
+        model.vision.kernels = CudaVisionKernels(vision.heads, "tanh" if isinstance(vision, QwenVisionConfig) else "none", eps=1e-6)
+
+
 def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels: bool = True) -> InternVLAA1:
-    """Move and convert in place, one tensor at a time; parameters that are right already are not touched."""
+    """Move and convert in place, one tensor at a time; parameters that are right already are not touched.
+
+    kernels: use what is faster here than torch alone: the CPU kernels, or on a CUDA device fused kernels and one graph a chunk.
+    """
     native = dtype == torch.bfloat16 and bfloat16_is_native(device)
     small = kernels and device.type == "cpu" and dtype == torch.float32 and suits(model.config) and small_library() is not None
+    on_cuda = kernels and device.type == "cuda"
     kernels = kernels and wants_kernels(model, device, dtype)
     model.compute_dtype = torch.bfloat16 if native and not kernels else torch.float32
     model.stored_dtype = dtype
@@ -138,10 +157,15 @@ def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels:
             wanted = plan[f"{name}.{key}".removeprefix(".")]
             if parameter.device != device or parameter.dtype != wanted:
                 setattr(module, key, nn.Parameter(parameter.detach().to(device, wanted), requires_grad=False))
-    if native and device.type == "cpu":
-        model.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast in bfloat16, not in float32
+    if native:
+        model.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU in bfloat16, not in float32
+    model.mixture.kernels = model.graphs = None
+    if not isinstance(model.vision, StemVision):
+        model.vision.kernels = None
     if kernels:
         use_kernels(model, BFLOAT16 if dtype == torch.bfloat16 else SINGLE)
     elif small:
         model.mixture.kernels = SmallExpertKernels(model.config)
+    elif on_cuda:
+        use_cuda(model)
     return model

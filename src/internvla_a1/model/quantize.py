@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1.core.errors import CheckpointError
-from internvla_a1.model.cpu.kernels import INTEGER, Kernels
-from internvla_a1.model.cpu.small import SmallExpertKernels
+from internvla_a1.model.cpu.kernels import INTEGER, ExpertKernels, Kernels, VisionKernels
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.layers import TILE_VALUES, Linear, _tile
 from internvla_a1.model.network import InternVLAA1
 from internvla_a1.model.precision import use_kernels
+from internvla_a1.model.vision_stem import StemVision
 
 ACTION_BOUND = 0.05  # largest mean action error against bfloat16, in units of the actions' own standard deviation
 MIN_VALUES = 64 * 64  # smaller matrices gain nothing
@@ -82,8 +82,10 @@ def quantize(model: InternVLAA1) -> InternVLAA1:
             for name, child in module.named_children():
                 if isinstance(child, Linear) and child.weight.numel() >= MIN_VALUES:
                     setattr(module, name, Int8Linear(child))
-    if isinstance(model.mixture.kernels, SmallExpertKernels):
-        model.mixture.kernels = None  # they have float32 weights of their own
+    if not isinstance(model.mixture.kernels, ExpertKernels):
+        model.mixture.kernels = None  # they have weights of their own
+    if not isinstance(model.vision, StemVision) and not isinstance(model.vision.kernels, VisionKernels):
+        model.vision.kernels = None
     return model
 
 
@@ -94,7 +96,7 @@ def quantize_checked(model: InternVLAA1, bound: float = ACTION_BOUND) -> InternV
     before = model.predict(batch, noise).actions
     quantize(model)
     model.forget_weights()
-    if model.mixture.kernels is not None:
+    if isinstance(model.mixture.kernels, ExpertKernels):
         use_kernels(model, INTEGER)
     after = model.predict(batch, noise).actions
     error = float((after - before).abs().mean() / before.std().clamp(min=1e-6))

@@ -39,6 +39,7 @@ def case_batch(case: Mapping[str, Tensor]) -> Named:
 
 def replay(model: InternVLAA1, case: Mapping[str, Tensor], steps: int, probe_time: Tensor | None = None) -> Named:
     """Every output that a reference file may hold for this case."""
+    case = {name: value.to(model.device) for name, value in case.items()}
     batch = case_batch(case)
     with torch.no_grad():
         inputs = read_batch(model.config, batch, model.device)
@@ -47,8 +48,8 @@ def replay(model: InternVLAA1, case: Mapping[str, Tensor], steps: int, probe_tim
         found |= _production(model, batch, case, steps)
         if probe_time is not None:
             found["probe.time"] = probe_time
-            found["probe.time_embedding"] = _embed_time(model, probe_time)
-    return found
+            found["probe.time_embedding"] = _embed_time(model, probe_time.to(model.device))
+    return {name: value.cpu() for name, value in found.items()}
 
 
 def valid_rows(model: InternVLAA1, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,9 +124,9 @@ def _phases(model: InternVLAA1, inputs: Inputs, case: Mapping[str, Tensor], step
 def _bookkeeping(layout: Layout) -> Named:
     """Masks and positions as the published code builds them."""
     prefix, past, end = len(layout.prefix), layout.past, layout.length
-    valid, blocks = layout.valid, sequence_blocks(prefix, past - prefix, layout.chunk)
+    valid, blocks = layout.valid.cpu(), sequence_blocks(prefix, past - prefix, layout.chunk)
     starts = torch.cat([torch.zeros(1, dtype=torch.long), blocks.diff()]).expand_as(valid)
-    positions, found = layout.positions, {}
+    positions, found = layout.positions.cpu(), {}
     for name, (start, stop) in {"und": (0, prefix), "gen": (prefix, past), "act": (past, end)}.items():
         part = slice(start, stop)
         found[f"{name}.pad_masks"], found[f"{name}.att_masks"] = valid[:, part], starts[:, part]
@@ -149,7 +150,7 @@ def _training(model: InternVLAA1, batch: Mapping[str, Tensor], inputs: Inputs, c
         "train.und_out": joint.und_out, "train.gen_out": joint.gen_out, "train.act_out": joint.act_out,
         "train.act_embs": joint.act_embeddings,
         "train.pred_latents": joint.predicted_latents, "train.future_latents": joint.future_latents,
-        "train.attention_mask_bool": published_mask(layout.valid, blocks), "train.position_ids": _positions(layout.positions),
+        "train.attention_mask_bool": published_mask(layout.valid.cpu(), blocks), "train.position_ids": _positions(layout.positions),
         "train.loss_action": loss_action, "train.loss_gen": loss_gen,
         "train.policy_loss": loss_action[..., : model.config.used_action_dim].mean() + model.config.lambda_gen * loss_gen,
     }  # fmt: skip

@@ -82,9 +82,9 @@ def compare_case(model: InternVLAA1, name: str, case: dict[str, Tensor], expecte
     return results
 
 
-def verify_policy(folder: Path) -> list[Comparison]:
+def verify_policy(folder: Path, device: str) -> list[Comparison]:
     """Every `<case>.inputs.safetensors` beside the weights of one tiny policy."""
-    model = load_model(folder, compat="published")
+    model = load_model(folder, device, compat="published")
     results = []
     for path in sorted(folder.glob("*.inputs.safetensors")):
         name = path.name.removesuffix(".inputs.safetensors")
@@ -92,10 +92,10 @@ def verify_policy(folder: Path) -> list[Comparison]:
     return results
 
 
-def verify_codec(folder: Path) -> list[Comparison]:
+def verify_codec(folder: Path, device: str) -> list[Comparison]:
     """`tokenizer.safetensors` against `io.safetensors`: wavelets, latents, reconstructions."""
-    codec = load_codec(read_tensors(folder / "tokenizer.safetensors"), str(folder))
-    vectors = read_tensors(folder / "io.safetensors")
+    codec = load_codec(read_tensors(folder / "tokenizer.safetensors"), str(folder)).to(device)
+    vectors = {name: value.to(device) for name, value in read_tensors(folder / "io.safetensors").items()}
     results = []
     with torch.no_grad():
         for case in sorted({name.split(".")[0] for name in vectors}):
@@ -114,19 +114,19 @@ def verify_codec(folder: Path) -> list[Comparison]:
     return results
 
 
-def verify_folder(folder: Path) -> dict[str, list[Comparison]]:
+def verify_folder(folder: Path, device: str = "cpu") -> dict[str, list[Comparison]]:
     """Results by folder name, for one folder of vectors or for a parent that holds several. DataError if there are none."""
     if (folder / "model.safetensors").is_file():
-        return {folder.name: verify_policy(folder)}
+        return {folder.name: verify_policy(folder, device)}
     if (folder / "tokenizer.safetensors").is_file():
-        return {folder.name: verify_codec(folder)}
+        return {folder.name: verify_codec(folder, device)}
     if folder.name in POLICY_FOLDERS:
         # found by name when asked for: the model itself knows nothing of the policy around it
         errors = importlib.import_module("internvla_a1.policy.vectors").verify(folder)
         return {folder.name: [Comparison("", name, float(error), TOLERANCE) for name, error in errors]}
     results: dict[str, list[Comparison]] = {}
     for child in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []:
-        results |= verify_folder(child)
+        results |= verify_folder(child, device)
     if not results:
         raise DataError(f"{folder}: no reference vectors (model.safetensors with *.inputs.safetensors, or tokenizer.safetensors)")
     return results
@@ -146,13 +146,15 @@ def table(results: dict[str, list[Comparison]]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a folder of reference vectors, or a parent that holds several")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; there in full float32, without TF32")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 0 if everything is within its bound, 1 if not, 2 if the folder cannot be read."""
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        results = verify_folder(args.folder)
+        results = verify_folder(args.folder, args.device)
     except InternVLAError as error:
         print(error)
         return 2

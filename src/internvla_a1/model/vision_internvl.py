@@ -15,6 +15,7 @@ from internvla_a1.model.vision_qwen import LayerNorm
 
 if TYPE_CHECKING:
     from internvla_a1.model.cpu.kernels import Block, VisionKernels
+    from internvla_a1.model.cuda.vision import CudaVisionKernels
 
 
 class Attention(nn.Module):
@@ -84,7 +85,7 @@ class InternVision(nn.Module):
         self.imagenet_mean = nn.Parameter(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), requires_grad=False)
         self.imagenet_std = nn.Parameter(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), requires_grad=False)
         self.attend: Attend = sdpa
-        self.kernels: VisionKernels | None = None  # set by precision.place where they are to be used
+        self.kernels: VisionKernels | CudaVisionKernels | None = None  # set by precision.place where they are to be used
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, tokens, width)."""
@@ -103,6 +104,11 @@ class InternVision(nn.Module):
                 x = layer(x, self.attend)
         return self.projector(self.shuffle(x[:, 1:].unflatten(1, (rows, columns))))
 
+    @property
+    def stack(self) -> list[Layer]:
+        """First to last."""
+        return cast("list[Layer]", list(self.layer))
+
     def kernel_blocks(self) -> list[Block]:
         """The layers as the CPU kernels want them."""
         from internvla_a1.model.cpu.kernels import Block, address, matrix
@@ -118,7 +124,7 @@ class InternVision(nn.Module):
                     x.lambda_1, x.lambda_2,
                 )),
             )
-            for x in cast("list[Layer]", list(self.layer))
+            for x in self.stack
         ]  # fmt: skip
 
     def positions(self, rows: int, columns: int) -> Tensor:

@@ -15,6 +15,7 @@ from internvla_a1.model.positions import rotate
 
 if TYPE_CHECKING:
     from internvla_a1.model.cpu.kernels import Block, VisionKernels
+    from internvla_a1.model.cuda.vision import CudaVisionKernels
 
 
 class PatchEmbed(nn.Module):
@@ -100,7 +101,7 @@ class QwenVision(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config, width)
         self.attend: Attend = sdpa
-        self.kernels: VisionKernels | None = None  # set by precision.place where they are to be used
+        self.kernels: VisionKernels | CudaVisionKernels | None = None  # set by precision.place where they are to be used
         self._tables: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -114,6 +115,11 @@ class QwenVision(nn.Module):
             x = block(x, rope, self.attend)
         return self.merger(x)
 
+    @property
+    def stack(self) -> list[VisionBlock]:
+        """First to last."""
+        return cast("list[VisionBlock]", list(self.blocks))
+
     def kernel_blocks(self) -> list[Block]:
         """The blocks as the CPU kernels want them: one fused matrix in the place of q, k and v."""
         from internvla_a1.model.cpu.kernels import Block, Matrix, address, matrix
@@ -126,7 +132,7 @@ class QwenVision(nn.Module):
                     b.norm1.weight, b.norm1.bias, b.norm2.weight, b.norm2.bias, None, None,
                 )),
             )
-            for b in cast("list[VisionBlock]", list(self.blocks))
+            for b in self.stack
         ]  # fmt: skip
 
     def merge_order(self, values: Tensor) -> Tensor:

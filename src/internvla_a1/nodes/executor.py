@@ -40,6 +40,7 @@ _WOKEN_TICKS = 4  # a longer gap between ticks
 _WAKING_TICKS = 4
 _CLOCK_LAG_NS = 30_000_000
 _SHOW_EVERY_NS = 50_000_000
+_CLOCKLESS = Handover(Mode.HOLD, "waiting for /clock", 0.0, 0)
 _LOG_S = 1.0  # the same refusal again
 _IDLE_LOG_S = 60.0  # a policy that runs while nobody has given it the arm is no trouble
 
@@ -143,6 +144,7 @@ class ExecutorNode(ManagedNode):
             return
         if self.params.use_sim_time and now.stamp_ns == 0:
             self.diagnostics.warn_throttled("clock", "waiting for /clock", 5.0)
+            self._publish_handover(0, _CLOCKLESS, False)
             return
         out = self.core.tick(now)
         waited = super().now().steady_ns + self._lead_ns - now.steady_ns

@@ -22,7 +22,7 @@ from internvla_a1.policy.instruction import clean_instruction
 from internvla_a1.policy.latent_memory import LatentMemory
 from internvla_a1.policy.pipeline import Pipeline, make_pipeline
 from internvla_a1.policy.protocol import Committed, PolicyRequest, PolicyResult
-from internvla_a1.policy.rtc import RtcSettings, committed_rows, guide, soft_mask
+from internvla_a1.policy.rtc import Guidance, RtcSettings, committed_rows, soft_mask
 
 MOST_NOISE = 2.0
 
@@ -159,7 +159,7 @@ class NetworkPolicy:
         target = self.pipeline.normalised_actions(rows.float(), state)
         weights = soft_mask(horizon, frozen, covered)
         limit = self.rtc.max_guidance or float(self.steps)
-        hook = guide(target.to(self.device), weights.to(self.device), len(state), limit)
+        hook = Guidance(target.to(self.device), weights.to(self.device), len(state), limit)
         return hook, rows.numpy(), frozen
 
     def _foresight(self, request: PolicyRequest, latents: np.ndarray) -> Foresight:

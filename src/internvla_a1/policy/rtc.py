@@ -8,16 +8,13 @@ normalised, relative to the state where the mask says so, padded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from internvla_a1.core.errors import ConfigError
-
-VelocityField = Callable[[Tensor, float], Tensor]
-VelocityHook = Callable[[VelocityField, Tensor, float], Tensor]
+from internvla_a1.model.flow import FixedHook, VelocityField
 
 
 @dataclass(frozen=True)
@@ -60,25 +57,40 @@ def guidance_weight(t: float, limit: float) -> float:
     return min(limit, (tau * tau + t * t) / (tau * t))
 
 
-def guide(target: Tensor, weights: Tensor, dims: int, limit: float) -> VelocityHook:
+@dataclass(frozen=True)
+class Guidance(FixedHook):
     """A velocity hook that pulls the first `dims` values of the weighted steps towards `target`.
 
     target: (horizon, >= dims); weights: (horizon,), see soft_mask. v_guided = v - w(t) J^T diag(weights) (target - x0), where
     x0 = x - t v is the chunk that the model expects from here and J = d x0 / d x.
     """
-    wanted = target[None, :, :dims]
-    mask = weights[None, :, None]
 
-    def hook(velocity: VelocityField, x: Tensor, t: float) -> Tensor:
+    target: Tensor
+    weights: Tensor
+    dims: int
+    limit: float
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.target, self.weights
+
+    @property
+    def key(self) -> tuple:
+        return self.dims, self.limit
+
+    def over(self, tensors: tuple[Tensor, ...]) -> Guidance:
+        target, weights = tensors
+        return Guidance(target, weights, self.dims, self.limit)
+
+    def __call__(self, velocity: VelocityField, x: Tensor, t: float) -> Tensor:
         with torch.enable_grad():
             leaf = x.detach().clone().requires_grad_(True)
             v = velocity(leaf, t)
             expected = leaf - t * v
-            missing = mask.to(x) * (wanted.to(x) - expected[..., :dims].detach())
-            (pull,) = torch.autograd.grad(expected[..., :dims], leaf, grad_outputs=missing)
-        return v.detach() - guidance_weight(t, limit) * pull
-
-    return hook
+            wanted = self.target[None, :, : self.dims].to(x)
+            missing = self.weights[None, :, None].to(x) * (wanted - expected[..., : self.dims].detach())
+            (pull,) = torch.autograd.grad(expected[..., : self.dims], leaf, grad_outputs=missing)
+        return v.detach() - guidance_weight(t, self.limit) * pull
 
 
 def committed_rows(rows: Tensor, horizon: int, frozen: int) -> tuple[Tensor, int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.policy.rtc import RtcSettings, committed_rows, guidance_weight, guide, soft_mask
+from internvla_a1.policy.rtc import Guidance, RtcSettings, committed_rows, guidance_weight, soft_mask
 
 HORIZON, DIMS, STEPS = 24, 3, 10
 torch.set_num_threads(1)
@@ -71,7 +71,7 @@ def test_committed_steps_are_kept_and_the_chunk_bends_away_without_a_jump(frozen
         old = flow.sample(100 + seed)
         target = torch.cat([old[4:], old[-1:].expand(4, -1)])  # the rest of the chunk before, on the new grid
         free = flow.sample(seed)
-        new = flow.sample(seed, guide(target, soft_mask(HORIZON, frozen, HORIZON - 4), DIMS, float(STEPS)))
+        new = flow.sample(seed, Guidance(target, soft_mask(HORIZON, frozen, HORIZON - 4), DIMS, float(STEPS)))
         kept.append((new[:frozen, :DIMS] - target[:frozen, :DIMS]).abs().max())
         jumps.append((new[frozen, :DIMS] - target[frozen - 1, :DIMS]).abs().max())
         free_jumps.append((free[frozen, :DIMS] - target[frozen - 1, :DIMS]).abs().max())
@@ -83,20 +83,20 @@ def test_committed_steps_are_kept_and_the_chunk_bends_away_without_a_jump(frozen
 def test_beyond_the_overlap_the_chunk_goes_its_own_way() -> None:
     flow = SmoothFlow(mean=2.0, length=2.0)
     target = torch.zeros(HORIZON, DIMS + 1)
-    ends = [flow.sample(seed, guide(target, soft_mask(HORIZON, 3, 8), DIMS, float(STEPS)))[-4:, :DIMS].mean() for seed in range(20)]
+    ends = [flow.sample(seed, Guidance(target, soft_mask(HORIZON, 3, 8), DIMS, float(STEPS)))[-4:, :DIMS].mean() for seed in range(20)]
     assert abs(float(torch.stack(ends).mean()) - 2.0) < 0.4
 
 
 def test_no_committed_steps_change_nothing() -> None:
     flow = SmoothFlow()
-    guided = flow.sample(1, guide(torch.ones(HORIZON, DIMS + 1), soft_mask(HORIZON, 0, 0), DIMS, float(STEPS)))
+    guided = flow.sample(1, Guidance(torch.ones(HORIZON, DIMS + 1), soft_mask(HORIZON, 0, 0), DIMS, float(STEPS)))
     assert torch.allclose(guided, flow.sample(1), atol=1e-6)
 
 
 def test_padding_columns_are_not_guided() -> None:
     flow = SmoothFlow()
     target = torch.full((HORIZON, DIMS + 1), 9.0)
-    guided = flow.sample(1, guide(target, soft_mask(HORIZON, HORIZON, HORIZON), DIMS, float(STEPS)))
+    guided = flow.sample(1, Guidance(target, soft_mask(HORIZON, HORIZON, HORIZON), DIMS, float(STEPS)))
     assert torch.allclose(guided[:, DIMS], flow.sample(1)[:, DIMS], atol=1e-6)
 
 
@@ -104,13 +104,13 @@ def test_a_delay_of_the_whole_horizon_and_more_keeps_every_step() -> None:
     flow = SmoothFlow()
     old = flow.sample(3)
     for frozen in (HORIZON, 10 * HORIZON):
-        new = flow.sample(4, guide(old, soft_mask(HORIZON, frozen, HORIZON), DIMS, float(STEPS)))
+        new = flow.sample(4, Guidance(old, soft_mask(HORIZON, frozen, HORIZON), DIMS, float(STEPS)))
         assert (new - old)[:, :DIMS].abs().max() < 0.15
 
 
 def test_the_hook_leaves_no_gradient_behind_and_works_where_gradients_are_off() -> None:
     flow = SmoothFlow()
-    hook = guide(torch.zeros(HORIZON, DIMS + 1), soft_mask(HORIZON, 2, 8), DIMS, 5.0)
+    hook = Guidance(torch.zeros(HORIZON, DIMS + 1), soft_mask(HORIZON, 2, 8), DIMS, 5.0)
     x = torch.randn(1, HORIZON, DIMS + 1)
     before = x.clone()
     with torch.no_grad():
