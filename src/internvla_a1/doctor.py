@@ -131,7 +131,7 @@ def _ros() -> Iterator[Finding]:
         build = "make setup" if wheels else "colcon build --base-paths . ros2_ws/src && . install/setup.bash"
         yield _probe("ROS 2", package, f"import {package}.msg; print('built')", build)
     yield _control_msgs(wheels)
-    asked = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "unset; internvla-a1 up sets LOCALHOST")
+    asked = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "unset; internvla-a1 up stays on the loopback interface")
     yield Finding("ROS 2", "discovery range", "ok", asked)
     free = shutil.disk_usage("/dev/shm").free / 1e6 if Path("/dev/shm").is_dir() else 0.0
     yield Finding(

@@ -19,7 +19,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILE = str(ROOT / "config" / "fastdds.xml")
+PROFILE = str(ROOT / "config" / "fastdds_localhost.xml")
 DOMAINS = range(41, 50)
 UP = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
 
@@ -43,11 +43,11 @@ class Graph:
         self._domain_lock, self.domain = _free_domain()
         domain, self._logs = self.domain, logs
         self._environment = {
-            **os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_LOG_DIR": str(logs / "ros"),
+            **os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT", "ROS_LOG_DIR": str(logs / "ros"),
             "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1",
             "FASTRTPS_DEFAULT_PROFILES_FILE": PROFILE,
         }
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
         os.environ["ROS_LOG_DIR"] = str(logs / "ros")
         os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = PROFILE
         self._context = rclpy.Context()

@@ -62,6 +62,7 @@ class Up:
         (folder / "t.launch.yaml").write_text(LAUNCH)
         self.log = folder / "out.txt"
         env = {**os.environ, "PYTHONPATH": f"{SOURCE}:{os.environ.get('PYTHONPATH', '')}", "ROS_DOMAIN_ID": domain, "TMPDIR": str(folder)}
+        env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"  # with shared memory, which a killed node leaves behind
         env["AMENT_PREFIX_PATH"] = f"{folder}:{os.environ.get('AMENT_PREFIX_PATH', '')}"
         self.folder = folder
         self.process = subprocess.Popen(

@@ -21,7 +21,8 @@ class Stack:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         assignments = [f"{name}:={value}" for name, value in arguments.items()]
-        env = {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        env = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+        env.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)  # a demo stays on this machine
         with log.open("w") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "internvla_a1.cli", "up", launch_file, *assignments],

@@ -43,6 +43,7 @@ class Report:
     bfloat16_native: bool
     vnni: bool
     kernels: bool
+    device: str = "cpu"
     seconds: dict[str, list[float]] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
 
@@ -140,7 +141,8 @@ def measure(config: ModelConfig, dtype: str, threads: int, runs: int, words: int
     weights = sum(t.numel() * t.itemsize for t in [*model.parameters(), *model.buffers()])
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kernels = model.mixture.kernels is not None
-    return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), kernels, watch.seconds, flops)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), kernels, name, watch.seconds, flops)
 
 
 def table(report: Report) -> str:
@@ -152,8 +154,12 @@ def table(report: Report) -> str:
         gflop = report.flops.get(stage, 0) / 1e9
         lines.append(f"{stage:<14} {median(times):>9.4f} {p95:>9.4f} {gflop:>9.1f} {rate:>9.1f} {rate / report.peak_gflops:>8.0%}")
     weights, memory = report.weights_bytes / 2**30, report.peak_memory_bytes / 2**30
-    lines.append(f"matrix-product peak here and now: {report.peak_gflops:.0f} GFLOP/s on {report.threads} threads")
+    where = f"{report.threads} threads" if report.device == "cpu" else report.device
+    lines.append(f"matrix-product peak here and now: {report.peak_gflops:.0f} GFLOP/s on {where}")
     lines.append(f"weights {weights:.2f} GiB, peak memory of the process {memory:.2f} GiB ({memory / weights:.2f} x)")
+    if report.device != "cpu":
+        lines.append("the stages were launched kernel by kernel (all of them: launched); a robot replays the chunk as one CUDA graph")
+        return "\n".join(lines)
     lines.append("stacks of layers run in the AMX kernels" if report.kernels else "torch runs everything: no AMX kernels here")
     if report.dtype != "float32" and not report.bfloat16_native:
         lines.append("this CPU has no bfloat16 arithmetic: weights are widened to float32 tile by tile, activations are float32")

@@ -16,9 +16,9 @@ from internvla_a1.launcher.plan import NodePlan
 from internvla_a1.launcher.reader import dump_parameters
 from internvla_a1.launcher.substitutions import PACKAGE, package_share
 
-# Set where the caller has not: one thread a node (several small processes share the cores), output line by line, and
-# no traffic beyond this machine unless somebody asked for it.
-_DEFAULTS = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+# Set where the caller has not: one thread a node (several small processes share the cores), and output line by line.
+_DEFAULTS = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+_RANGE, _PROFILE = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 def executable(node: NodePlan) -> list[str]:
@@ -76,17 +76,27 @@ def environment(node: NodePlan) -> dict[str, str]:
 
 
 def apply_defaults(env: MutableMapping[str, str]) -> None:
-    """Set what is not set: discovery on this machine only, one thread a node, the Fast DDS profile of this package, a log folder
+    """Set what is not set: discovery on this machine only, one thread a node, a Fast DDS profile of this package, a log folder
     where rclpy's own, in the home folder, cannot be written: no node would start."""
     for name, value in _DEFAULTS.items():
         env.setdefault(name, value)
-    share = package_share(PACKAGE)
-    profile = share / "config" / "fastdds.xml" if share else None
-    if profile and profile.is_file():
-        env.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    _stay_on_this_machine(env)
     home = env.get("HOME")
     if not (env.get("ROS_LOG_DIR") or env.get("ROS_HOME")) and not (home and _writable(Path(home) / ".ros" / "log")):
         env["ROS_LOG_DIR"] = str(Path(tempfile.gettempdir()) / f"internvla_a1_ros_log_{os.getuid()}")
+
+
+def _stay_on_this_machine(env: MutableMapping[str, str]) -> None:
+    """No traffic beyond this machine unless somebody asked for it: over loopback alone where neither a range nor a profile was chosen."""
+    share = package_share(PACKAGE)
+    files = [share / "config" / name for name in ("fastdds_localhost.xml", "fastdds.xml")] if share else []
+    chosen = env.get(_PROFILE)
+    if len(files) == 2 and all(f.is_file() for f in files):
+        ours = not chosen or Path(chosen).resolve() in [f.resolve() for f in files]
+        if ours and env.get(_RANGE, "SYSTEM_DEFAULT") == "SYSTEM_DEFAULT":
+            env[_RANGE], env[_PROFILE] = "SYSTEM_DEFAULT", str(files[0])
+        env.setdefault(_PROFILE, str(files[1]))
+    env.setdefault(_RANGE, "LOCALHOST")
 
 
 def _writable(folder: Path) -> bool:

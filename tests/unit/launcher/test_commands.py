@@ -50,8 +50,18 @@ def test_a_command_line_carries_name_namespace_remaps_and_typed_parameters(prefi
 
 
 def test_the_discovery_range_is_this_machine_unless_somebody_chose(prefix: Path) -> None:
-    assert environment(node())["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert environment(node(environment={"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}))["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+    chosen, profile = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+
+    def of(**given: str) -> tuple[str, str]:
+        found = environment(node(environment=given))
+        return found[chosen], Path(found[profile]).name
+
+    assert of() == ("SYSTEM_DEFAULT", "fastdds_localhost.xml")
+    assert of(**environment(node())) == of(), "a runner in a runner's environment"
+    assert of(**{chosen: "SUBNET"}) == ("SUBNET", "fastdds.xml")
+    assert of(**{chosen: "LOCALHOST"}) == ("LOCALHOST", "fastdds.xml")
+    assert of(**{profile: "/etc/own.xml"}) == ("LOCALHOST", "own.xml")
+    assert of(**{profile: "/etc/own.xml", chosen: "SYSTEM_DEFAULT"}) == ("SYSTEM_DEFAULT", "own.xml")
 
 
 def test_nodes_log_elsewhere_where_the_home_folder_cannot_be_written(tmp_path: Path) -> None:
