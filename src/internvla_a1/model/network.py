@@ -233,7 +233,7 @@ class InternVLAA1(nn.Module):
         tokens = self.embed_tokens(inputs.ids[:, layout.prefix]).to(self.compute_dtype)
         if self.config.scale_text:
             tokens = tokens * width**0.5
-        features = self.view_features(inputs, layout)
+        features = self.view_features(inputs, layout).to(tokens.dtype)  # under autocast they come narrower
         return tokens.flatten(0, 1).index_copy(0, layout.image_rows, features.flatten(0, 1)).view(layout.batch, -1, width)
 
     def view_features(self, inputs: Inputs, layout: Layout) -> Tensor:
