@@ -155,6 +155,19 @@ def test_a_training_step_has_the_gradients_of_the_cpu(variant: str) -> None:
     assert max(float((found[0][n] - found[1][n]).abs().max()) for n in found[0]) < 1e-4
 
 
+@pytest.mark.parametrize("variant", ["3b", "2b"])
+def test_a_training_pass_in_bfloat16(variant: str) -> None:
+    """Under autocast: image features come narrower than the words they are put among, which only a CUDA device refuses."""
+    model = prepare(copy.deepcopy(small_model(variant)), CUDA, torch.float32, kernels=False)
+    model.requires_grad_(True).train()
+    batch = example_batch(model.config, batch=2, frames=3)
+    batch["action"] = torch.randn(2, model.config.chunk, model.config.action_dim, generator=torch.Generator().manual_seed(5))
+    with torch.autocast("cuda", torch.bfloat16):
+        actions, foresight = model.losses(batch, noise_for(model, 2), torch.tensor([0.3, 0.8]))
+    (actions.mean() + foresight).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def test_int8_is_within_its_gate() -> None:
     model = placed("3b", "int8")
     assert torch.isfinite(model.predict(example_batch(model.config), noise_for(model)).actions).all()

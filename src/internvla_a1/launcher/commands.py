@@ -48,7 +48,7 @@ def _exists(module: str) -> bool:
 
 def command(node: NodePlan, scratch: Path, index: int) -> list[str]:
     """argv of a node. Inline parameters go to files under `scratch`, which keeps types and blanks intact."""
-    argv = [*executable(node), *node.arguments, "--ros-args"]
+    argv = [*node.prefix, *executable(node), *node.arguments, "--ros-args"]
     if node.name:
         argv += ["-r", f"__node:={node.name}"]
     if node.namespace:

@@ -14,7 +14,7 @@ from internvla_a1.launcher.substitutions import Scope, expand, is_true
 
 CONDITIONS = ("if", "unless")
 _KEYS = (
-    "name", "namespace", "args", "param", "remap", "env", "output", "respawn", "respawn_delay", *CONDITIONS,
+    "name", "namespace", "args", "param", "remap", "env", "output", "respawn", "respawn_delay", "launch-prefix", *CONDITIONS,
 )  # fmt: skip
 _OUTPUTS = ("screen", "both", "log")
 _SCALARS = (bool, int, float, str)
@@ -42,6 +42,7 @@ def read_node(body: Entry, scope: Scope) -> NodePlan:
         name=text("name"),
         namespace=join_namespace(scope.namespace, text("namespace")),
         arguments=tuple(shlex.split(text("args"))),
+        prefix=tuple(shlex.split(text("launch-prefix"))),
         parameters=tuple(parameters),
         remaps=tuple((expand(p["from"], scope), expand(p["to"], scope)) for p in _pairs(keys, "remap", "from", "to")),
         environment=environment,

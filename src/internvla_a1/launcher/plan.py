@@ -20,7 +20,8 @@ class Argument:
 class NodePlan:
     """One process of the plan.
 
-    parameters: in the order given, a parameter file or names with values. namespace "" is the root. where: file:line.
+    parameters: in the order given, a parameter file or names with values. namespace "" is the root. where: file:line. prefix: a command
+    that the node is started through, such as `nice -n 5`.
     """
 
     package: str
@@ -29,6 +30,7 @@ class NodePlan:
     name: str = ""
     namespace: str = ""
     arguments: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
     parameters: tuple[Path | dict[str, object], ...] = ()
     remaps: tuple[tuple[str, str], ...] = ()
     environment: dict[str, str] = field(default_factory=dict)

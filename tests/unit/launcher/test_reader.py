@@ -38,6 +38,7 @@ def test_a_node_carries_name_namespace_parameters_remaps_and_environment(write, 
               args: -d '$(dirname)/a b.rviz'
               respawn: "true"
               respawn_delay: 0.5
+              launch-prefix: nice -n 5
               output: screen
               param:
               - {from: $(dirname)/p.yaml}
@@ -49,6 +50,7 @@ def test_a_node_carries_name_namespace_parameters_remaps_and_environment(write, 
               env: [{name: KEY, value: $(var speed)}]
         """)
     node = only_node(path)
+    assert node.prefix == ("nice", "-n", "5")
     assert (node.label, node.namespace, node.respawn, node.respawn_delay_s, node.shown) == ("n", "/line1", True, 0.5, True)
     assert node.arguments == ("-d", f"{tmp_path}/a b.rviz")
     assert node.parameters == (tmp_path / "p.yaml", {"speed": 1.0}, {"count": 1}, {"label": "1"}, {"ports": [1, 2]})
