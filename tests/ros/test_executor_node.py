@@ -88,7 +88,8 @@ class Bench:
         self.estop.publish(Bool(data=False))
         self.ask("hold")
         assert self.graph.until(lambda: self.mode == HandoverState.HOLD and self.speed() < 0.01)
-        assert self.graph.call(Trigger, "executor/go_home", Trigger.Request()).success
+        # a process that came up by itself may not have found the joint states yet
+        assert self.graph.until(lambda: self.graph.call(Trigger, "executor/go_home", Trigger.Request()).success, 15.0)
         assert self.graph.until(lambda: abs(self.joint_1()) < 0.02 and self.speed() < 0.01), self.graph.log("executor")
         self.graph.until(lambda: "home" not in self.handover[-1].reason)
 
