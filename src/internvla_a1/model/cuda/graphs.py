@@ -33,6 +33,7 @@ class _Captured:
     noise: Tensor
     past: Tensor | None
     hook: FixedHook | None
+    mask: Tensor | None  # the denoiser's
     outcome: Outcome
 
 
@@ -67,13 +68,15 @@ class ChunkGraphs:
         """As InternVLAA1.chunk, in fresh tensors."""
         layout = self._model.inference_layout(inputs)
         key = (id(layout), steps, foresight, past is None, tuple(inputs.images.shape), None if hook is None else hook.key)
+        denoiser = self._model.denoiser(layout)  # whose rotary rows may be those of another layout of this shape
+        if key in self._kept and self._kept[key].mask is not denoiser.mask:
+            del self._kept[key]  # made over a mask that a layout without one has put away since
         if key not in self._kept:
             self._kept[key] = self._capture(layout, inputs, noise, steps, foresight, past, hook)
             if len(self._kept) > KEPT_GRAPHS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         captured = self._kept[key]
-        self._model.denoiser(layout)  # whose rotary rows may be those of another layout of this shape
         for name in ("images", "state", "ids", "patches"):
             kept, given = getattr(captured.inputs, name), getattr(inputs, name)
             if kept is not None:
@@ -111,4 +114,4 @@ class ChunkGraphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
             outcome = chunk()
-        return _Captured(graph, layout, static, noise, past, hook, outcome)
+        return _Captured(graph, layout, static, noise, past, hook, self._model.denoiser(layout).mask, outcome)
