@@ -150,11 +150,26 @@ def a_plan_that_swings_past_its_end_is_not_sent_into_the_beam() -> bool:
 
 def an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one() -> bool:
     """A quick way to just before the beam: the stop from its fast part would reach the beam, the stop from an earlier cell does not."""
-    rig, start = Rig(collision=Beam(middle(demo_robot())[0] + 0.3)), middle(demo_robot())
+    rig, start = Rig(collision=Beam(middle(demo_robot())[0] + 0.6)), middle(demo_robot())
     rig.give_policy()
     began = rig.now.stamp_ns % (1000 * NS) / NS + 0.1
-    rig.run_policy(1.5, path=lambda t: start + np.outer(np.clip(1.6 * (t - began), 0.0, 0.295), np.arange(7) == 0))
-    return 0.29 < float(np.array(rig.log.q)[:, 0].max()) - start[0] <= 0.3
+    rig.run_policy(1.5, path=lambda t: start + np.outer(np.clip(1.6 * (t - began), 0.0, 0.595), np.arange(7) == 0))
+    arrived = 0.59 < float(np.array(rig.log.q)[:, 0].max()) - start[0] <= 0.6
+    return arrived and rig.executor.refusals["collision"] == 0
+
+
+def a_stop_on_the_way_to_the_beam_does_not_reach_it() -> bool:
+    """HOLD at any moment of a hurried way to just before the beam: an ordinary stop is longer than the tail that was checked."""
+    start, furthest = middle(demo_robot()), []
+    for instant in np.arange(0.3, 0.8, 0.02):
+        rig = Rig(collision=Beam(start[0] + 0.6))
+        rig.give_policy()
+        began = rig.now.stamp_ns % (1000 * NS) / NS + 0.1
+        rig.run_policy(instant, path=lambda t, began=began: start + np.outer(np.clip(1.6 * (t - began), 0.0, 0.595), np.arange(7) == 0))
+        rig.executor.on_request("hold", rig.now)
+        rig.step(60)
+        furthest.append(float(np.array(rig.log.q)[:, 0].max()) - start[0])
+    return 0.5 < max(furthest) <= 0.6 + 1e-6
 
 
 def a_process_that_hears_nothing_is_ended() -> bool:
@@ -207,6 +222,10 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
     "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),
     "shorter cover near something": (mover, "_SHORTER", (), an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one),
+    "collision gate of stops": (
+        mover.Mover, "_braked", lambda self, plan, knot: limiter.brake(plan, knot, self.limits.stop, self.bounds),
+        a_stop_on_the_way_to_the_beam_does_not_reach_it,
+    ),
     "turning points of a plan": (output, "_TURN", np.inf, a_plan_that_swings_past_its_end_is_not_sent_into_the_beam),
     "deaf nodes": (bringup.Bringup, "_watch", lambda *_: [], a_process_that_hears_nothing_is_ended),
     "last gate": (mover, "plan_refusal", nothing, a_mad_plan_is_not_sent),
@@ -248,7 +267,7 @@ def test_without_this_guard_a_figure_is_missed_and_with_it_none(name: str, monke
 
 EXTRA = [
     a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused,
-    a_plan_that_swings_past_its_end_is_not_sent_into_the_beam,
+    a_plan_that_swings_past_its_end_is_not_sent_into_the_beam, a_stop_on_the_way_to_the_beam_does_not_reach_it,
     an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one, a_process_that_hears_nothing_is_ended,
     a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall, no_braking_tail_reaches_what_the_chunk_was_cut_before,
 ]  # fmt: skip

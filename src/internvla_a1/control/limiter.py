@@ -107,7 +107,7 @@ def follow(before: Plan, knot: int, ref: Reference, limits: Limits, tracker: Tra
     """
     state = before.state(knot)
     q, v, a, limited = (tracker or Tracker(limits)).track(state, ref)
-    ends = stop(v, a, limits.stop, limits.jerk)
+    ends = stop(v, a, limits.tail, limits.jerk)
     cells = _safe_cells(q, v, a, ends, limits)
     plan = _assemble(before, knot, q, v, a, ends, cells)
     return plan, limited or bool(np.any(cells < ref.cells))

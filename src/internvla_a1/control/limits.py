@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
+
+_TAIL_SHARE = 2.0  # of an ordinary stop's deceleration: makes up for the lag of the arm's servos, which the promised time to rest includes
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Limits:
     acceleration: FloatArray
     jerk: FloatArray
     stop: FloatArray  # deceleration of an ordinary stop, at most `acceleration`
+    tail: FloatArray  # the same in the tail of a segment, played where nobody is left to say anything; from `stop` to `acceleration`
     names: tuple[str, ...]
 
     def containing(self, q: FloatArray) -> Limits:
         """Position limits widened to hold q: an arm that starts outside may come back in, and go no further out."""
-        lower, upper = np.minimum(self.lower, q), np.maximum(self.upper, q)
-        return Limits(lower, upper, self.velocity, self.acceleration, self.jerk, self.stop, self.names)
+        return replace(self, lower=np.minimum(self.lower, q), upper=np.maximum(self.upper, q))
 
 
 def limits_of(robot: RobotSpec, config: ExecutorConfig) -> Limits:
@@ -40,4 +42,5 @@ def limits_of(robot: RobotSpec, config: ExecutorConfig) -> Limits:
             raise ConfigError(f"joint {joint.name}: the soft margin leaves no range in [{joint.lower}, {joint.upper}]")
     acceleration = robot.array("max_acceleration")
     stop = np.minimum(np.where(prismatic, config.stop_acceleration_m_s2, config.stop_acceleration_rad_s2), acceleration)
-    return Limits(lower, upper, robot.array("max_velocity"), acceleration, robot.array("max_jerk"), stop, robot.joint_names)
+    tail = np.minimum(_TAIL_SHARE * stop, acceleration)
+    return Limits(lower, upper, robot.array("max_velocity"), acceleration, robot.array("max_jerk"), stop, tail, robot.joint_names)

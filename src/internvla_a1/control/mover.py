@@ -163,10 +163,17 @@ class Mover:
         if self.plan is None or self._stopping in (kind, "estop"):
             return
         if not self.plan.rest_after(knot) and (steepest or not self._stopping):
-            deceleration = self.limits.acceleration if steepest else self.limits.stop
-            self.plan = brake(self.plan, knot, deceleration, self.bounds)
+            self.plan = brake(self.plan, knot, self.limits.acceleration, self.bounds) if steepest else self._braked(self.plan, knot)
         self.urgent |= steepest or not self._stopping
         self._stopping = kind
+
+    def _braked(self, plan: Plan, knot: int) -> Plan:
+        """An ordinary stop, or where that would touch something one as hard as a segment's tail, or else the plan: it was checked to its rest."""
+        for deceleration in (self.limits.stop, self.limits.tail):
+            braked = brake(plan, knot, deceleration, self.bounds)
+            if not self._touched(braked):
+                return braked
+        return plan
 
     def segment(self, knot: int, motion_ns: int, stamp_ns: int, due: bool) -> Segment | None:
         """What to send this tick: the rest of the plan, or None when it is not due or the arm was brought to rest."""
