@@ -1,12 +1,15 @@
 """How trials become figures; the trials themselves need the running stack."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.trials.faults import _chosen, _figure, _groups, _over_all, _read
-from internvla_a1.trials.system import FIGURES, Trial
+from internvla_a1.trials.observer import Measured, Told
+from internvla_a1.trials.system import FIGURES, Bench, Trial
 
 
 def figure(name):
@@ -53,3 +56,11 @@ def test_what_the_simulator_logged_counts_over_every_run():
     assert all(f.ok for f in _over_all(done))
     assert not _over_all([*done, ("violations", Trial(1, 0))])[0].ok
     assert not _over_all([*done, ("acceleration_share", Trial(1.1, 1.05))])[1].ok
+
+
+def test_an_arm_that_a_parcel_pushes_was_told_nothing_and_a_gripper_does_not_count():
+    robot = SimpleNamespace(gripper_mask=np.array([False, True]))
+    measured = [Measured(t, 0, np.array([0.01 * t, t]), np.zeros(2)) for t in (1.0, 2.0, 3.0)]
+    bench = Bench(SimpleNamespace(robot=robot, measured=measured, told=[Told(1.5, None)]), None, None)
+    assert bench.drift(0.5) == pytest.approx(0.02) and bench.drift(1.5) == pytest.approx(0.01)
+    assert (bench.told(1.0), bench.told(2.0)) == (1, 0)
