@@ -168,7 +168,7 @@ class Mover:
         self._stopping = kind
 
     def _braked(self, plan: Plan, knot: int) -> Plan:
-        """An ordinary stop, or where that would touch something one as hard as a segment's tail, or else the plan: it was checked to its rest."""
+        """An ordinary stop; where it would touch something, one as hard as the tail of a segment; else the plan, which was checked."""
         for deceleration in (self.limits.stop, self.limits.tail):
             braked = brake(plan, knot, deceleration, self.bounds)
             if not self._touched(braked):
