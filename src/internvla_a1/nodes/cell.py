@@ -201,6 +201,7 @@ class CellNode(PlainNode):
         self.diagnostics.update({f"limit_violations/{kind}": n for kind, n in self.cell.violations.items()})
         self.diagnostics.set("peak_velocity_share", self.cell.monitor.peak_velocity)
         self.diagnostics.set("peak_acceleration_share", self.cell.monitor.peak_acceleration)
+        self.diagnostics.set("latest_trajectory_ms", 1000.0 * self.port.latest_s)
         self.diagnostics.set("refused_trajectories", self.cell.controller.refused)
 
     def health(self) -> diagnostics.Health:

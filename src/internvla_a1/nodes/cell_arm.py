@@ -14,6 +14,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
+from internvla_a1.core.clock import seconds
 from internvla_a1.core.faults import Refusal
 from internvla_a1.nodes.cell_loop import CellLoop
 from internvla_a1.ros import joints
@@ -34,6 +35,7 @@ class ArmPort:
         self._controller = loop.cell.controller
         self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
         self._polls = 0
+        self.latest_s = 0.0  # the longest that a trajectory began before it was taken in
         node.subscription(JointTrajectory, f"{name}/joint_trajectory", self._on_topic)
         self._server = ActionServer(
             node,
@@ -60,6 +62,8 @@ class ArmPort:
         with self._loop.lock:
             stamp = self._loop.cell_stamp_ns(arrays.stamp_ns)
             trajectory = Trajectory(arrays.joint_names, arrays.times_s, arrays.positions, arrays.velocities, arrays.accelerations, stamp)
+            if stamp:
+                self.latest_s = max(self.latest_s, self._loop.cell.time_s - seconds(stamp))
             return self._controller.accept(trajectory, self._loop.cell.time_s, tolerances)
 
     def _on_topic(self, message: JointTrajectory) -> None:

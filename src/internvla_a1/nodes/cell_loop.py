@@ -25,6 +25,7 @@ from internvla_a1.sim.cell import Cell
 
 _GIVE_UP_S = 0.05  # simulated time: a longer backlog is not caught up, or the clock would seem to jump
 _GIVE_UP_WALL_S = 0.5  # wall time: a shift of the stamps is a jump of the arm's trajectory, so it is the last resort
+_CATCH_UP_RATE = 2.0  # of the usual: faster, and the arm would have moved on before a command that was sent in time is taken in
 _DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by no more than this, backlog apart
 _STEP_BACK_NS = 1_000_000
 
@@ -170,6 +171,7 @@ class CellLoop:
         period = self.cell.config.physics.control_period_s
         due = time.monotonic()
         while not self._stop.is_set():
+            began = time.monotonic()
             with self.lock:
                 self.cell.advance(period)
                 stamp = self.stamp_ns
@@ -178,10 +180,11 @@ class CellLoop:
             for work in self.each_step:
                 work(stamp)
             due += period / self._factor
-            ahead = due - time.monotonic()
-            if ahead > 0:
-                time.sleep(ahead)
-            elif ahead < -(_GIVE_UP_WALL_S if self._wall else _GIVE_UP_S):
+            now = time.monotonic()
+            ahead = due - now
+            pause = max(due, began + period / self._factor / _CATCH_UP_RATE) - now
+            time.sleep(max(pause, 0.0))
+            if ahead < -(_GIVE_UP_WALL_S if self._wall else _GIVE_UP_S):
                 self.counters["time_lost_ms"] += round(-ahead * 1000)
                 due = time.monotonic()
             if self._wall:

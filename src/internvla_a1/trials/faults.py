@@ -130,7 +130,9 @@ def _play(
                         progress.console.print(f"{figure.what}: {trial.measured:.3f}, allowed {trial.allowed:.3f}; {said}")
                 if bench.violations() > violations:
                     violations = bench.violations()
-                    progress.console.print(f"{violations} violations in the simulator's log after: {group[0].what}")
+                    cell = bench.o.diagnostics.get("cell", {})
+                    told = ", ".join(f"{k} {cell.get(k)}" for k in ("latest_trajectory_ms", "peak_acceleration_share", "time_lost_ms"))
+                    progress.console.print(f"{violations} violations in the simulator's log after: {group[0].what}; {told}")
 
 
 def _write(file: TextIO, name: str, trial: Trial) -> None:

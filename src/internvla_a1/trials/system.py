@@ -29,6 +29,7 @@ _STOP_RAD_S2 = 4.0  # of the executor's parameters
 _AT_REST_RAD_S = 0.02
 _PICKING_RAD_S = 0.4
 _STILL_S = 0.2
+_STILL_ROWS = 5  # joint states, 50 ms
 _WATCH_S = 3.0
 _PUSHED_RAD = 0.02  # a parcel on the belt pushes the arm that stands in its way by up to 4 mrad
 _SLACK_S = 0.06
@@ -74,7 +75,11 @@ class Bench:
         return self.o.mode == "policy"
 
     def rest(self, since: float) -> tuple[float, float]:
-        """Watches until the arm stands still: (s from `since` to its last motion, the braking time v / a_stop of what it did)."""
+        """Watches until the arm stands still: (s from `since` until then, the braking time v / a_stop of what it did).
+
+        Infinite where it moves on after 3 s, or gets away from where it came to rest. It stands still when all its joints do, and
+        nothing that it is told later moves it; a parcel that the belt pushes against it may move it a little.
+        """
         time.sleep(0.05)
         end = since + _WATCH_S
         while time.monotonic() < end and not self._still():
@@ -82,12 +87,14 @@ class Bench:
         arm = ~self.o.robot.gripper_mask
         rows = [m for m in list(self.o.measured) if m.at > since]
         speeds = np.array([np.abs(m.v[arm]).max() for m in rows]) if rows else np.zeros(0)
-        moving = np.flatnonzero(speeds > _AT_REST_RAD_S)
-        if not len(moving):
-            return 0.0, 0.0
-        if moving[-1] == len(rows) - 1:
-            return float("inf"), 0.0  # it moves on
-        return rows[moving[-1]].at - since, float(speeds.max()) / _STOP_RAD_S2
+        told = max((t.at for t in list(self.o.told) if t.at > since), default=since)
+        still = [i for i in range(len(rows)) if rows[i].at > told and (speeds[i : i + _STILL_ROWS] <= _AT_REST_RAD_S).all()]
+        if not still or len(rows) - still[0] < _STILL_ROWS:
+            return float("inf"), 0.0
+        at = rows[still[0]].at
+        if self.drift(at) > _PUSHED_RAD:
+            return float("inf"), 0.0
+        return (at - since if (speeds[: still[0]] > _AT_REST_RAD_S).any() else 0.0), float(speeds.max()) / _STOP_RAD_S2
 
     def told(self, since: float) -> int:
         """Segments that the arm was sent since then."""

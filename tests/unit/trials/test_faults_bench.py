@@ -1,6 +1,7 @@
 """How trials become figures; the trials themselves need the running stack."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,3 +65,22 @@ def test_an_arm_that_a_parcel_pushes_was_told_nothing_and_a_gripper_does_not_cou
     bench = Bench(SimpleNamespace(robot=robot, measured=measured, told=[Told(1.5, None)]), None, None)
     assert bench.drift(0.5) == pytest.approx(0.02) and bench.drift(1.5) == pytest.approx(0.01)
     assert (bench.told(1.0), bench.told(2.0)) == (1, 0)
+
+
+def watched(speeds, told):
+    """A bench that has watched one joint of these speeds at 100 Hz, after which the arm was still; told: when segments were heard, s."""
+    robot, since = SimpleNamespace(gripper_mask=np.array([False])), time.monotonic() - 3.0
+    speeds = np.array([*speeds, *[0.0] * (300 - len(speeds))])
+    places = np.cumsum(speeds) * 0.01
+    measured = [Measured(since + 0.01 * (i + 1), 0, places[i : i + 1], speeds[i : i + 1]) for i in range(300)]
+    seen = SimpleNamespace(robot=robot, measured=measured, told=[Told(since + t, None) for t in told])
+    return Bench(seen, None, None).rest(since)[0]
+
+
+def test_an_arm_is_at_rest_before_a_parcel_pushes_it_but_not_before_what_it_was_told():
+    braked, pushed = [1.0] * 30, [0.0] * 10 + [0.03] * 15
+    assert watched(braked, [0.2]) == pytest.approx(0.31)
+    assert watched(braked + pushed, [0.2]) == pytest.approx(0.31)
+    assert watched(braked + pushed, [0.2, 0.42]) == pytest.approx(0.56)  # it was told to
+    assert watched(braked + [0.0] * 10 + [0.5] * 15, [0.2]) == float("inf")  # no parcel gets it that far
+    assert watched([], []) == 0.0
