@@ -201,6 +201,11 @@ class CellNode(PlainNode):
         self.diagnostics.update({f"limit_violations/{kind}": n for kind, n in self.cell.violations.items()})
         self.diagnostics.set("peak_velocity_share", self.cell.monitor.peak_velocity)
         self.diagnostics.set("peak_acceleration_share", self.cell.monitor.peak_acceleration)
+        with self.loop.lock:
+            news, self.cell.monitor.news = self.cell.monitor.news, []
+        for at, what in news:
+            near = ", ".join(f"{t - at:+.3f} ({1000 * late:.0f} ms)" for t, late in list(self.port.taken) if abs(t - at) < 0.15)
+            self.get_logger().warning(f"limit violation at {at:.3f} s: {what}; trajectories taken in, s (begun before): {near or 'none'}")
         self.diagnostics.set("latest_trajectory_ms", 1000.0 * self.port.latest_s)
         self.diagnostics.set("refused_trajectories", self.cell.controller.refused)
 

@@ -6,6 +6,7 @@ rejects it without one.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from control_msgs.action import FollowJointTrajectory
@@ -35,7 +36,8 @@ class ArmPort:
         self._controller = loop.cell.controller
         self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
         self._polls = 0
-        self.latest_s = 0.0  # the longest that a trajectory began before it was taken in
+        self.taken: deque[tuple[float, float]] = deque(maxlen=100)  # trajectories: cell time, and how long before it they began, s
+        self.latest_s = 0.0  # the longest of those, ever
         node.subscription(JointTrajectory, f"{name}/joint_trajectory", self._on_topic)
         self._server = ActionServer(
             node,
@@ -62,9 +64,11 @@ class ArmPort:
         with self._loop.lock:
             stamp = self._loop.cell_stamp_ns(arrays.stamp_ns)
             trajectory = Trajectory(arrays.joint_names, arrays.times_s, arrays.positions, arrays.velocities, arrays.accelerations, stamp)
+            now = self._loop.cell.time_s
             if stamp:
-                self.latest_s = max(self.latest_s, self._loop.cell.time_s - seconds(stamp))
-            return self._controller.accept(trajectory, self._loop.cell.time_s, tolerances)
+                self.taken.append((now, now - seconds(stamp)))
+                self.latest_s = max(self.latest_s, now - seconds(stamp))
+            return self._controller.accept(trajectory, now, tolerances)
 
     def _on_topic(self, message: JointTrajectory) -> None:
         answer = self._accept(message)

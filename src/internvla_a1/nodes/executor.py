@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -125,7 +126,10 @@ class ExecutorNode(ManagedNode):
             return
         now = self.now()
         self.core.on_request("hold", now)
-        self._publish(self.core.tick(now), final=True)
+        out = self.core.tick(now)
+        if out.segment is not None:
+            self._send(out.segment)
+        self._publish(out, final=True)
         self.driver.flush(_FLUSH_S)
         self._handover_out.wait_for_all_acked(Duration(seconds=_FLUSH_S))
 
@@ -147,13 +151,16 @@ class ExecutorNode(ManagedNode):
             self._publish_handover(0, _CLOCKLESS, False)
             return
         out = self.core.tick(now)
-        waited = super().now().steady_ns + self._lead_ns - now.steady_ns
-        if out.segment is not None and waited > max(self._lead_ns, nanoseconds(self.params.tick_s)):
-            # This process was stopped or starved in mid-tick: sent now, the segment would change what the arm has already done.
+        if out.segment is not None and not self._send(out.segment, lambda: self._in_time(now)):
             self.core.unsent()
             self.diagnostics.count("segments_late")
             out = replace(out, segment=None)
         self._publish(out)
+
+    def _in_time(self, began: Now) -> bool:
+        """False where this process was stopped or starved in mid-tick: the segment would change what the arm has already done."""
+        waited = super().now().steady_ns + self._lead_ns - began.steady_ns
+        return waited <= max(self._lead_ns, nanoseconds(self.params.tick_s))
 
     def _just_woken(self, now: Now) -> bool:
         """Whether this process was kept from running until now: what was said to it meanwhile is heard first, /clock above all.
@@ -177,17 +184,16 @@ class ExecutorNode(ManagedNode):
     def _publish(self, out: TickOutput, final: bool = False) -> None:
         self._last = out
         stamp = self.get_clock().now().nanoseconds
-        if out.segment is not None:
-            self._send(out.segment)
         self._publish_handover(stamp, out.handover, final)
         if final or stamp - self._status_ns >= 1e9 / self.params.status_rate or stamp < self._status_ns:
             self._status_ns = stamp
             self._publish_status(stamp, out)
 
-    def _send(self, segment: Segment) -> None:
-        self.diagnostics.count("segments")
+    def _send(self, segment: Segment, in_time: Callable[[], bool] = lambda: True) -> bool:
         s = segment
-        self.driver.send(joints.Segment(s.stamp_ns, s.joint_names, s.times_s, s.positions, s.velocities))
+        sent = self.driver.send(joints.Segment(s.stamp_ns, s.joint_names, s.times_s, s.positions, s.velocities), in_time)
+        self.diagnostics.count("segments", int(sent))
+        return sent
 
     def _publish_handover(self, stamp: int, handover: Handover, final: bool) -> None:
         news = (handover.mode, handover.reason.partition(":")[0])  # the rest of a reason may count time

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,8 +31,8 @@ Report = Callable[[bool, str], None]
 class ArmDriver(Protocol):
     """One way to the controllers. report(ok, detail) is called with what a controller answered."""
 
-    def send(self, segment: Segment) -> None:
-        """Hand over a segment of all joints of the robot; never waits."""
+    def send(self, segment: Segment, in_time: Callable[[], bool] = lambda: True) -> bool:
+        """Hand over a segment of all joints of the robot; never waits. in_time is asked last of all: where it says no, nothing is sent."""
         ...
 
     def publishers(self) -> int:
@@ -70,7 +71,9 @@ def _channel(kind: str, node: Wiring, group: GroupSpec, columns: list[int], robo
 
 
 class _Channel(Protocol):
-    def send(self, segment: Segment) -> None: ...
+    def prepared(self, segment: Segment) -> Callable[[], None]:
+        """What is left to be done to send its part: as little as possible."""
+        ...
 
     def publishers(self) -> int: ...
 
@@ -83,9 +86,13 @@ class GroupDriver:
     def __init__(self, channels: list[_Channel]) -> None:
         self._channels = channels
 
-    def send(self, segment: Segment) -> None:
-        for channel in self._channels:
-            channel.send(segment)
+    def send(self, segment: Segment, in_time: Callable[[], bool] = lambda: True) -> bool:
+        ready = [channel.prepared(segment) for channel in self._channels]
+        if not in_time():
+            return False
+        for send in ready:
+            send()
+        return True
 
     def publishers(self) -> int:
         return max(channel.publishers() for channel in self._channels)
@@ -107,8 +114,8 @@ class TopicChannel:
         self._node, self._columns, self._names = node, columns, names
         self._publisher = node.publisher(JointTrajectory, f"{controller}/joint_trajectory", qos.RELIABLE)
 
-    def send(self, segment: Segment) -> None:
-        self._publisher.publish(_part(segment, self._columns, self._names))
+    def prepared(self, segment: Segment) -> Callable[[], None]:
+        return partial(self._publisher.publish, _part(segment, self._columns, self._names))
 
     def publishers(self) -> int:
         return int(self._node.count_publishers(self._publisher.topic_name))  # type: ignore[attr-defined]
@@ -129,7 +136,10 @@ class ActionChannel:
         self._sent = 0
         self._unanswered: dict[int, float] = {}  # goal number -> steady time of sending
 
-    def send(self, segment: Segment) -> None:
+    def prepared(self, segment: Segment) -> Callable[[], None]:
+        return partial(self._send, self._goal(trajectory=_part(segment, self._columns, self._names)))
+
+    def _send(self, goal: Any) -> None:
         if not self._client.server_is_ready():
             self._report(False, f"action server of {self._topic} is gone")
             return
@@ -140,7 +150,7 @@ class ActionChannel:
         self._sent += 1
         number = self._sent
         self._unanswered[number] = now
-        future = self._client.send_goal_async(self._goal(trajectory=_part(segment, self._columns, self._names)))
+        future = self._client.send_goal_async(goal)
         future.add_done_callback(lambda f: self._answered(f, number))
 
     def _answered(self, future: Any, number: int) -> None:
@@ -180,8 +190,10 @@ class GripperChannel:
         self._client = node.action_client(action, self._name)
         self._last = np.inf
 
-    def send(self, segment: Segment) -> None:
-        target = float(segment.positions[-1, self._column])
+    def prepared(self, segment: Segment) -> Callable[[], None]:
+        return partial(self._send, float(segment.positions[-1, self._column]))
+
+    def _send(self, target: float) -> None:
         if abs(target - self._last) < _GRIPPER_STEP:
             return
         if not self._client.server_is_ready():

@@ -22,6 +22,7 @@ class LimitMonitor:
     peak_velocity: float = 0.0
     peak_acceleration: float = 0.0
     worst_joint: str = ""
+    news: list[tuple[float, str]] = field(default_factory=list)  # when (cell time, s) and what; cleared by whoever reports it
 
     def __post_init__(self) -> None:
         self._lower, self._upper = self.robot.array("lower"), self.robot.array("upper")
@@ -45,8 +46,11 @@ class LimitMonitor:
         self.peak_velocity = max(self.peak_velocity, float(speed.max()))
         if turn.max() > self.peak_acceleration:
             self.peak_acceleration, self.worst_joint = float(turn.max()), self.robot.joint_names[int(turn.argmax())]
-        self.violations["velocity"] += int(speed.max() > self.slack)
-        self.violations["acceleration"] += int(turn.max() > self.slack)
+        for kind, share in (("velocity", speed), ("acceleration", turn)):
+            if share.max() > self.slack:
+                self.violations[kind] += 1
+                self.news.append((now_s, f"{kind} of {self.robot.joint_names[int(share.argmax())]} {share.max():.2f} of its limit"))
+                del self.news[:-50]  # nobody may be reading
 
     def restart(self) -> None:
         """After a reset of the cell: a new log."""
@@ -54,3 +58,4 @@ class LimitMonitor:
         self.peak_velocity = self.peak_acceleration = 0.0
         self.worst_joint = ""
         self._last, self._next_s = [], 0.0
+        self.news.clear()

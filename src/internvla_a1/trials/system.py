@@ -19,6 +19,7 @@ from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1.core.errors import InternVLAError
+from internvla_a1.core.types import FloatArray
 from internvla_a1.demo.stack import Stack
 from internvla_a1.ros import convert, joints, qos
 from internvla_a1.trials.disturbances import here, spoilt
@@ -87,14 +88,14 @@ class Bench:
         arm = ~self.o.robot.gripper_mask
         rows = [m for m in list(self.o.measured) if m.at > since]
         speeds = np.array([np.abs(m.v[arm]).max() for m in rows]) if rows else np.zeros(0)
-        told = max((t.at for t in list(self.o.told) if t.at > since), default=since)
+        told = max((t.at for t in list(self.o.told) if t.at > since and _moves(t.segment.positions)), default=since)
         still = [i for i in range(len(rows)) if rows[i].at > told and (speeds[i : i + _STILL_ROWS] <= _AT_REST_RAD_S).all()]
         if not still or len(rows) - still[0] < _STILL_ROWS:
             return float("inf"), 0.0
-        at = rows[still[0]].at
-        if self.drift(at) > _PUSHED_RAD:
+        if self.drift(rows[still[0]].at) > _PUSHED_RAD:
             return float("inf"), 0.0
-        return (at - since if (speeds[: still[0]] > _AT_REST_RAD_S).any() else 0.0), float(speeds.max()) / _STOP_RAD_S2
+        moving = np.flatnonzero(speeds[: still[0]] > _AT_REST_RAD_S)
+        return (rows[moving[-1]].at - since if len(moving) else 0.0), float(speeds.max()) / _STOP_RAD_S2
 
     def told(self, since: float) -> int:
         """Segments that the arm was sent since then."""
@@ -130,6 +131,11 @@ class Bench:
         pid = self.o.pids[node]
         os.kill(pid, number)
         return pid
+
+
+def _moves(positions: FloatArray) -> bool:
+    """Whether a segment goes anywhere; the last ones of a stop need not."""
+    return float(np.abs(positions - positions[0]).max()) > _PUSHED_RAD / 4
 
 
 def policy_killed(b: Bench) -> Trial:

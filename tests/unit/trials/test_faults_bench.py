@@ -73,14 +73,15 @@ def watched(speeds, told):
     speeds = np.array([*speeds, *[0.0] * (300 - len(speeds))])
     places = np.cumsum(speeds) * 0.01
     measured = [Measured(since + 0.01 * (i + 1), 0, places[i : i + 1], speeds[i : i + 1]) for i in range(300)]
-    seen = SimpleNamespace(robot=robot, measured=measured, told=[Told(since + t, None) for t in told])
+    way = SimpleNamespace(positions=np.array([[0.0], [0.1]]))
+    seen = SimpleNamespace(robot=robot, measured=measured, told=[Told(since + t, way) for t in told])
     return Bench(seen, None, None).rest(since)[0]
 
 
 def test_an_arm_is_at_rest_before_a_parcel_pushes_it_but_not_before_what_it_was_told():
     braked, pushed = [1.0] * 30, [0.0] * 10 + [0.03] * 15
-    assert watched(braked, [0.2]) == pytest.approx(0.31)
-    assert watched(braked + pushed, [0.2]) == pytest.approx(0.31)
-    assert watched(braked + pushed, [0.2, 0.42]) == pytest.approx(0.56)  # it was told to
+    assert watched(braked, [0.2]) == pytest.approx(0.30)
+    assert watched(braked + pushed, [0.2]) == pytest.approx(0.30)
+    assert watched(braked + pushed, [0.2, 0.42]) == pytest.approx(0.55)  # it was told to
     assert watched(braked + [0.0] * 10 + [0.5] * 15, [0.2]) == float("inf")  # no parcel gets it that far
     assert watched([], []) == 0.0
