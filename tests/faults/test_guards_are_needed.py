@@ -26,6 +26,9 @@ from internvla_a1.perception import camera_buffer, synchroniser
 from internvla_a1.perception import config as perception_config
 from internvla_a1.ros import bringup
 from internvla_a1.ros.heartbeat import Beat
+from internvla_a1.sim.controller import TrajectoryController
+from internvla_a1.sim.monitor import LimitMonitor
+from internvla_a1.sim.trajectory import Trajectory
 
 
 def nothing(*_: Any, **__: Any) -> None:
@@ -143,8 +146,8 @@ def a_plan_that_swings_past_its_end_is_not_sent_into_the_beam() -> bool:
     """Overshoot on a quick way to just before the beam: between two checked places of the plan, yet nowhere beyond the beam."""
     rig, start = Rig(collision=Beam(middle(demo_robot())[0] + 0.6)), middle(demo_robot())
     rig.give_policy()
-    began = rig.now.stamp_ns % (1000 * NS) / NS + 0.1
-    rig.run_policy(1.5, path=lambda t: start + np.outer(np.clip(0.8 * (t - began), 0.0, 0.595), np.arange(7) == 0))
+    began = rig.now.stamp_ns % (1000 * NS) / NS + 0.25
+    rig.run_policy(1.65, path=lambda t: start + np.outer(np.clip(0.8 * (t - began), 0.0, 0.595), np.arange(7) == 0))
     return 0.55 < float(np.array(rig.log.q)[:, 0].max()) - start[0] <= 0.6 + 1e-3
 
 
@@ -170,6 +173,24 @@ def a_stop_on_the_way_to_the_beam_does_not_reach_it() -> bool:
         rig.step(60)
         furthest.append(float(np.array(rig.log.q)[:, 0].max()) - start[0])
     return 0.5 < max(furthest) <= 0.6 + 1e-6
+
+
+def a_new_executor_leaves_a_controller_time_to_come_to_where_the_gripper_is() -> bool:
+    """Closed on an object it was told to be further than it is measured to be; only the controller knows."""
+    rig = Rig()
+    rig.give_policy()
+    rig.run_policy(0.6)
+    reference = rig.log.segments[0].positions[0].copy()
+    reference[rig.robot.gripper_mask] -= 0.016
+    controller, monitor = TrajectoryController(rig.robot.joint_names, reference), LimitMonitor(rig.robot)
+    waiting = list(rig.log.segments)
+    for now in np.arange(waiting[0].stamp_ns / NS, waiting[-1].stamp_ns / NS, 0.004):
+        while waiting and waiting[0].stamp_ns / NS <= now:
+            s = waiting.pop(0)
+            controller.accept(Trajectory(s.joint_names, s.times_s, s.positions, s.velocities, stamp_ns=s.stamp_ns), float(now))
+        monitor.watch(float(now), controller.sample(float(now)).positions)
+    moved = float(np.abs(rig.log.q[-1] - rig.log.q[0]).max()) > 0.01
+    return moved and not any(monitor.violations.values())
 
 
 def a_process_that_hears_nothing_is_ended() -> bool:
@@ -226,6 +247,7 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
         mover.Mover, "_braked", lambda self, plan, knot: limiter.brake(plan, knot, self.limits.stop, self.bounds),
         a_stop_on_the_way_to_the_beam_does_not_reach_it,
     ),
+    "time to join": (mover, "_JOIN_KNOTS", 0, a_new_executor_leaves_a_controller_time_to_come_to_where_the_gripper_is),
     "turning points of a plan": (output, "_TURN", np.inf, a_plan_that_swings_past_its_end_is_not_sent_into_the_beam),
     "deaf nodes": (bringup.Bringup, "_watch", lambda *_: [], a_process_that_hears_nothing_is_ended),
     "last gate": (mover, "plan_refusal", nothing, a_mad_plan_is_not_sent),
@@ -269,6 +291,7 @@ EXTRA = [
     a_colliding_chunk_is_refused, a_mad_plan_is_not_sent, any_reference_keeps_the_limits, a_flood_is_dropped, _far_motion_is_refused,
     a_plan_that_swings_past_its_end_is_not_sent_into_the_beam, a_stop_on_the_way_to_the_beam_does_not_reach_it,
     an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one, a_process_that_hears_nothing_is_ended,
+    a_new_executor_leaves_a_controller_time_to_come_to_where_the_gripper_is,
     a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall, no_braking_tail_reaches_what_the_chunk_was_cut_before,
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 
 _SHORTER = (5, 2, 1)  # cells of cover, tried in turn where the whole cover would end in a collision
+_JOIN_KNOTS = 15  # 0.15 s for a controller to come from its own reference to the first command: 16 mm for a gripper that holds something
 _REMEMBERED = 128  # ticks of commanded positions
 
 
@@ -42,6 +43,7 @@ class Mover:
         self.limited = False  # whether a limit had a say in the newest plan
         self._config, self._names, self._gripper = config, robot.joint_names, robot.gripper_mask
         self._cells = round(config.cover_s / CELL_S)
+        self._joined = 0  # the knot at which the controller's reference is where the plan begins
         self._stopping = ""  # "", "stop" or "estop": which stop the plan is
         self._told: deque[tuple[int, FloatArray]] = deque(maxlen=_REMEMBERED)
         self._sent: tuple[Plan | None, str] = (None, "")  # plan and stop as of the segment before the last
@@ -109,6 +111,8 @@ class Mover:
         """
         if self.plan is None:
             self._anchor(knot, measured)
+        if knot < self._joined:
+            return None
         if self.authority is None:
             self.authority = Authority(self.state(knot, measured)[0], knot * KNOT_NS, ramp_s)
         elif not (due or self._stopping or self.urgent):
@@ -181,8 +185,9 @@ class Mover:
         if self.plan is None or not (urgent or due) or (self._stopping and not urgent and self.plan.rest_after(knot)):
             return None
         self._sent, self._newest = self._newest, (self.plan, self._stopping)
-        return segment_of(self.plan, knot, motion_ns, stamp_ns, self._names)
+        return segment_of(self.plan, max(knot, self._joined), motion_ns, stamp_ns, self._names)
 
     def _anchor(self, knot: int, q: FloatArray) -> None:
-        self.plan = resting(knot, q)
+        """Begin at rest at q (joints,). Nobody knows the controller's own reference, so the first segment leaves it time to come here."""
+        self.plan, self._joined = resting(knot, q), knot + _JOIN_KNOTS
         self._set_bounds(self.limits.containing(q))

@@ -48,7 +48,7 @@ def test_a_chunk_that_hits_is_cut_at_the_last_safe_waypoint_and_braked_there() -
     rig = Rig(collision=Wall(0.25))
     rig.give_policy()
     assert rig.send_chunk(**ramp(rig, 0.6)) is None
-    rig.step(45)
+    rig.step(55)
     q = np.array(rig.log.q)[:, 0]
     assert 0.1 < q.max() <= 0.25
     assert rig.out.status.refusals["collision"] == 1 and "cut after step" in rig.out.status.last_rejection
