@@ -31,6 +31,7 @@ class ExecutorConfig:
     tick_s: float = _number(0.01, "s", 0.002, 0.05, "period of the control tick")
     publish_every: int = _number(2, "ticks", 1, 5, "a segment is sent every so many ticks, and at once when something changes")
     cover_s: float = _number(0.2, "s", 0.1, 0.4, "how far ahead a segment follows the reference before its braking tail")
+    servo_lag_s: float = _number(0.04, "s", 0.0, 0.1, "how far the arm is behind what it is told: it brakes earlier to be at rest in time")
     soft_margin_rad: float = _number(0.05, "rad", 0.0, 0.5, "commands stay this far inside the position limits of revolute joints")
     soft_margin_m: float = _number(0.0, "m", 0.0, 0.05, "the same for prismatic joints and grippers")
     stop_acceleration_rad_s2: float = _number(4.0, "rad/s^2", 0.5, 50.0, "deceleration of an ordinary stop, revolute joints")

@@ -23,6 +23,7 @@ _SLOPE = float(_GAINS[0] / _GAINS[1])
 _RANGE_SLOPE = 8.0  # 1/s, how speed shrinks with the distance to a position limit
 _RANGE_SHARE = 0.8  # of the ordinary stop's deceleration, used for that
 _SPEED_SHARE = 0.98  # of max_velocity, so that rounding a stop up to whole knots and the rise inside a cell find room
+_LEAST_CELLS = 4  # followed whatever the deadline
 _SAID = 1e-6  # rad/s^2: a difference between asked and granted that counts as a limit applied
 _TINY = 1e-9
 
@@ -99,8 +100,18 @@ class Tracker:
         return np.minimum(np.maximum(given, a - change), a + change)
 
 
-def follow(before: Plan, knot: int, ref: Reference, limits: Limits, tracker: Tracker | None = None) -> tuple[Plan, bool]:
-    """The plan from the state that `before` has at `knot`: follow the reference for ref.cells cells, then stop.
+@dataclass(frozen=True)
+class Deadline:
+    """A plan is at rest in_s plus its braking time v / a_stop after its start, as far as the joints in `arm` (joints,) bool go."""
+
+    in_s: float
+    arm: np.ndarray
+
+
+def follow(
+    before: Plan, knot: int, ref: Reference, limits: Limits, tracker: Tracker | None = None, deadline: Deadline | None = None
+) -> tuple[Plan, bool]:
+    """The plan from the state that `before` has at `knot`: follow the reference for ref.cells cells, or fewer to meet the deadline; stop.
 
     tracker: one made for these limits, to save making it. Returns the plan, and whether a limit had a say: an
     acceleration, a speed or a position that was asked for and not given.
@@ -109,8 +120,10 @@ def follow(before: Plan, knot: int, ref: Reference, limits: Limits, tracker: Tra
     q, v, a, limited = (tracker or Tracker(limits)).track(state, ref)
     ends = stop(v, a, limits.tail, limits.jerk)
     cells = _safe_cells(q, v, a, ends, limits)
-    plan = _assemble(before, knot, q, v, a, ends, cells)
-    return plan, limited or bool(np.any(cells < ref.cells))
+    limited |= bool(np.any(cells < ref.cells))
+    if deadline is not None:
+        cells = np.minimum(cells, _timely_cells(q, v, ends, limits, deadline))
+    return _assemble(before, knot, q, v, a, ends, cells), limited
 
 
 def _safe_cells(q: FloatArray, v: FloatArray, a: FloatArray, ends: Stop, limits: Limits) -> np.ndarray:
@@ -121,6 +134,14 @@ def _safe_cells(q: FloatArray, v: FloatArray, a: FloatArray, ends: Stop, limits:
     first_bad = np.argmin(safe, axis=0)
     all_safe = safe.all(axis=0)
     return np.where(all_safe, len(q) - 1, first_bad - 1)
+
+
+def _timely_cells(q: FloatArray, v: FloatArray, ends: Stop, limits: Limits, deadline: Deadline) -> int:
+    """How many cells may be followed before all joints brake. An arm that speeds up must first cease to, which takes time."""
+    speed = np.maximum(np.maximum.accumulate(np.abs(v)), ends.extremes(q, v)[2]) / limits.stop
+    allowed = deadline.in_s + speed[:, deadline.arm].max(axis=1)
+    timely = np.arange(len(v)) * CELL_S + ends.duration[:, deadline.arm].max(axis=1) <= allowed
+    return max(int(np.flatnonzero(timely)[-1]) if timely.any() else 0, _LEAST_CELLS)
 
 
 def _assemble(before: Plan, knot: int, q: FloatArray, v: FloatArray, a: FloatArray, ends: Stop, cells: np.ndarray) -> Plan:

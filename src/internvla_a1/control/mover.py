@@ -11,7 +11,7 @@ from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.handover import Authority
 from internvla_a1.control.intake import Place
 from internvla_a1.control.interface import Segment
-from internvla_a1.control.limiter import CELL_S, Reference, Tracker, brake, follow
+from internvla_a1.control.limiter import CELL_S, Deadline, Reference, Tracker, brake, follow
 from internvla_a1.control.limits import Limits, limits_of
 from internvla_a1.control.output import plan_refusal, segment_of, start_offset, waypoints
 from internvla_a1.control.plan import KNOT_NS, Plan, resting
@@ -43,6 +43,7 @@ class Mover:
         self.limited = False  # whether a limit had a say in the newest plan
         self._config, self._names, self._gripper = config, robot.joint_names, robot.gripper_mask
         self._cells = round(config.cover_s / CELL_S)
+        self._deadline = Deadline(config.cover_s - config.servo_lag_s, ~robot.gripper_mask)
         self._joined = 0  # the knot at which the controller's reference is where the plan begins
         self._stopping = ""  # "", "stop" or "estop": which stop the plan is
         self._told: deque[tuple[int, FloatArray]] = deque(maxlen=_REMEMBERED)
@@ -144,7 +145,7 @@ class Mover:
         touched = ""
         for cells in sorted({self._cells, *(c for c in _SHORTER if c < self._cells)}, reverse=True):
             part = Reference(ref.q[: cells + 1], ref.v[: cells + 1], ref.a[: cells + 1])
-            plan, limited = follow(before, knot, part, self.bounds, self._tracker)
+            plan, limited = follow(before, knot, part, self.bounds, self._tracker, self._deadline)
             refusal = plan_refusal(plan, before, knot, self.bounds)
             if refusal is not None:
                 return refusal

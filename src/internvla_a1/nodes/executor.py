@@ -56,7 +56,6 @@ class ExecutorParams(ExecutorConfig):
     planner: str = text("auto", "Planner of go_home; auto: the first of MoveIt, roboplan and its own that is here", choices=PLANNERS)
     autostart: bool = flag(False, "Come up in HOLD at once, without waiting for a lifecycle manager to find this node")
     lead_s: float = number(0.02, "s", 0.0, 0.1, "Plans change this far ahead of now: the time a segment needs to the controller")
-    servo_lag_s: float = number(0.02, "s", 0.0, 0.1, "Segments brake this much earlier, for an arm that is behind what it is told")
     status_rate: float = number(20.0, "Hz", 10.0, 100.0, "Rate of executor/status")
     max_surprise: float = number(0.0, "", 0.0, 100.0, "Surprise score above which the policy is put on hold; 0: never")
 
@@ -65,9 +64,9 @@ class ExecutorParams(ExecutorConfig):
 
     @property
     def core(self) -> ExecutorConfig:
-        """The pure executor's part. Plans begin `lead_s` ahead and the arm lags: that much less of a plan follows the reference."""
+        """The pure executor's part. Plans begin `lead_s` ahead, so that much less of them follows the reference: a segment ends in time."""
         values = {f.name: getattr(self, f.name) for f in fields(ExecutorConfig)}
-        return ExecutorConfig(**{**values, "cover_s": self.cover_s - self.lead_s - self.servo_lag_s})
+        return ExecutorConfig(**{**values, "cover_s": self.cover_s - self.lead_s})
 
 
 class ExecutorNode(ManagedNode):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from internvla_a1.control.braking import stop
 from internvla_a1.control.config import ExecutorConfig
-from internvla_a1.control.limiter import brake, follow, reference_from
+from internvla_a1.control.limiter import CELL_S, Deadline, brake, follow, reference_from
 from internvla_a1.control.limits import limits_of
 from internvla_a1.control.motion_clock import MotionClock
 from internvla_a1.control.output import plan_refusal, segment_of, start_offset
@@ -119,6 +119,26 @@ def test_any_reference_keeps_every_limit_and_every_plan_ends_at_rest(data: st.Da
         assert (np.abs(plan.v) <= limits.velocity + 1e-6).all()
         assert (np.abs(plan.a) <= limits.acceleration + 1e-6).all()
         k += int(rng.integers(1, 5))
+
+
+def test_an_arm_that_speeds_up_brakes_early_enough_for_its_deadline() -> None:
+    """A plan may follow for 9 cells; whoever starts then from full acceleration would be at rest too late."""
+    robot = demo_robot()
+    limits, arm = limits_of(robot, ExecutorConfig()), ~robot.gripper_mask
+    deadline, late = Deadline(0.14, arm), {True: 0, False: 0}
+    times = np.arange(12) * CELL_S
+    for timed in (True, False):
+        for full in np.linspace(0.2, 2.0, 10):
+            plan, k = resting(0, middle(robot)), 0
+            for i in range(20):  # to full speed, as hard as it goes
+                wanted = np.clip(full * (times + i * 0.02 - 0.1), 0.0, None)
+                reference = reference_from(middle(robot) + np.outer(wanted, np.arange(7) == 0))
+                plan, _ = follow(plan, k, reference, limits, None, deadline if timed else None)
+                rest_s = KNOT_S * (np.flatnonzero(np.abs(plan.v[:, 0]) > 1e-3).max(initial=-1) + 1)
+                allowed = 0.14 + np.abs(plan.v[:, 0]).max() / limits.stop[0]
+                late[timed] += rest_s > allowed + 1e-9
+                k += 2
+    assert late[True] == 0 and late[False] > 20
 
 
 def test_a_segment_reproduces_the_plan_under_cubic_interpolation() -> None:
