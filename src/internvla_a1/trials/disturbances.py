@@ -123,9 +123,12 @@ def toggle(o: Observer, rng: np.random.Generator) -> str:
 
 
 def bad_instruction(o: Observer, rng: np.random.Generator) -> str:
-    """An instruction of control characters, or of 100 kB; the desk's next order replaces it."""
-    text = str(rng.choice(["\x1b[2J\x07" * 20, "put " * 25_000, "put the mauve cone in the attic"]))
+    """An instruction of control characters, or of 100 kB. Whoever gave the last order repeats it after 2 s, if none has come since."""
+    text, order = str(rng.choice(["\x1b[2J\x07" * 20, "put " * 25_000, "put the mauve cone in the attic"])), o.order
     o.instruction.publish(String(data=text))
+    time.sleep(2.0)
+    if o.order == text:
+        o.instruction.publish(String(data=order))
     return f"{len(text)} characters"
 
 

@@ -72,6 +72,7 @@ class Observer:
         self.states: dict[str, str] = {}  # node: lifecycle state
         self.pids: dict[str, int] = {}
         self.status: ExecutorStatus | None = None
+        self.order = ""  # the newest instruction
         self.score = (0, 0, 0, 0)  # spawned, right, wrong, missed
         self.diagnostics: dict[str, dict[str, str]] = {}
         apply_defaults(os.environ)
@@ -92,6 +93,7 @@ class Observer:
         listen(JointTrajectory, "arm_controller/joint_trajectory", self._on_segment, qos.DEFAULT)
         listen(HandoverState, "handover/state", self._on_handover, qos.LATCHED)
         listen(ExecutorStatus, "executor/status", self._on_status, qos.RELIABLE)
+        listen(String, "instruction", self._on_order, qos.LATCHED)
         listen(SortingScore, "cell/score", self._on_score, qos.LATCHED)
         listen(KeyValue, HEARTBEAT, self._on_beat, qos.DEFAULT)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DEFAULT)
@@ -135,6 +137,9 @@ class Observer:
 
     def _on_status(self, message: ExecutorStatus) -> None:
         self.status = message
+
+    def _on_order(self, message: String) -> None:
+        self.order = message.data
 
     def _on_score(self, message: SortingScore) -> None:
         self.score = (message.spawned, message.sorted_correct, message.sorted_wrong, message.missed)
