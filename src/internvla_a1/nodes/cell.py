@@ -32,6 +32,8 @@ from internvla_a1.sim.cell import Cell
 from internvla_a1.sim.config import load_cell_config
 from internvla_a1.sim.viewer import Viewer
 
+_EVENTS_KEPT = 100  # a cell that runs for days must not remember them all; nobody reads them here
+
 
 @dataclass(frozen=True)
 class CellParams:
@@ -203,6 +205,7 @@ class CellNode(PlainNode):
         self.diagnostics.set("peak_acceleration_share", self.cell.monitor.peak_acceleration)
         with self.loop.lock:
             news, self.cell.monitor.news = self.cell.monitor.news, []
+            del self.cell.events[:-_EVENTS_KEPT]
         for at, what in news:
             near = ", ".join(f"{t - at:+.3f} ({1000 * late:.0f} ms)" for t, late in list(self.port.taken) if abs(t - at) < 0.15)
             self.get_logger().warning(f"limit violation at {at:.3f} s: {what}; trajectories taken in, s (begun before): {near or 'none'}")
