@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from internvla_a1.core.memory import settle
 from internvla_a1.launcher.commands import command, environment
 from internvla_a1.launcher.display import Display, Row
 from internvla_a1.launcher.guard import Guard
@@ -78,6 +79,7 @@ class Runner:
         """0 when every node ended well or when asked to, 1 when one failed or had to be killed."""
         for message in self._messages:
             self._display.note(message)
+        settle()
         with self._signals():
             try:
                 while self._step():

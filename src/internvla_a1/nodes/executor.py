@@ -5,7 +5,6 @@ Its process holds no network: it outlives the policy. Each segment ends at rest,
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -115,10 +114,6 @@ class ExecutorNode(ManagedNode):
         self.timer(_WATCH_PUBLISHERS_S, self._watch_publishers)
         gate = self.gate.name if self.gate is not None else "none"
         self.get_logger().info(f"{self.robot.name}: driver {params.driver}, collision gate {gate}, planner {self.planner.name}")
-
-    def activate(self) -> None:
-        gc.collect()
-        gc.freeze()  # what lives now lives on: later collections are short
 
     def deactivate(self) -> None:
         """Brake and hold: one segment that ends at rest, and wait until the controller has it."""

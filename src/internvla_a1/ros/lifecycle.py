@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 
 from internvla_a1.core.errors import InternVLAError
+from internvla_a1.core.memory import settle
 from internvla_a1.ros import diagnostics
 from internvla_a1.ros.wiring import Wiring
 
@@ -86,6 +87,7 @@ class ManagedNode(Wiring, LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self.activate()
+            settle()
         except Exception as error:
             self._report("activate", error)
             return FAILURE
