@@ -8,7 +8,9 @@ from control_msgs.action import FollowJointTrajectory
 from diagnostic_msgs.msg import DiagnosticArray
 from internvla_a1_msgs.msg import SortingScore
 from processes import Graph
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
+from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64, String
@@ -181,6 +183,30 @@ def test_a_reset_restarts_the_cell_but_never_turns_time_back(bench):
     assert np.abs(bench.positions() - HOME).max() < 0.02
     images = len(bench.images["side"])
     assert bench.graph.until(lambda: len(bench.images["side"]) > images + 3)
+
+
+def set_pace(graph, factor):
+    value = Parameter("real_time_factor", value=factor).to_parameter_msg()
+    return graph.call(SetParameters, "cell/set_parameters", SetParameters.Request(parameters=[value])).results[0]
+
+
+def test_its_pace_is_set_while_it_runs(bench):
+    assert set_pace(bench.graph, 0.4).successful
+    assert bench.graph.until(lambda: float(bench.counters().get("real_time_factor", 1.0)) == pytest.approx(0.4, abs=0.06))
+    refused = set_pace(bench.graph, 50.0)
+    assert not refused.successful and "[0.05, 20]" in refused.reason
+    assert set_pace(bench.graph, 1.0).successful
+    assert bench.graph.until(lambda: float(bench.counters()["real_time_factor"]) > 0.6)
+
+
+def test_a_cell_on_wall_time_has_no_other_pace(tmp_path):
+    graph = Graph(tmp_path)
+    try:
+        graph.start("cell", stamps="wall")
+        refused = set_pace(graph, 0.5)
+        assert not refused.successful and "stamps: wall" in refused.reason
+    finally:
+        graph.close()
 
 
 def test_the_cell_keeps_real_time_and_ends_with_0(bench):

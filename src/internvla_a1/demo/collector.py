@@ -15,8 +15,10 @@ import rclpy
 from diagnostic_msgs.msg import KeyValue
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState, Observation, SortingScore
 from internvla_a1_msgs.srv import SetMode
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
@@ -110,6 +112,7 @@ class Collector:
         self._belt = node.create_publisher(Float64, "cell/belt_speed", qos.RELIABLE)
         self._mode = node.create_client(SetMode, "handover/set_mode")
         self._clear = node.create_client(Trigger, "executor/clear_fault")
+        self._pace = node.create_client(SetParameters, "cell/set_parameters")
 
     def _spin(self) -> None:
         while not self._stopping and self._context.ok():
@@ -187,6 +190,27 @@ class Collector:
     def set_belt_speed(self, speed: float) -> None:
         self._belt.publish(Float64(data=speed))
 
+    def set_pace(self, factor: float, limit_s: float = 5.0) -> str:
+        """Let the cell's clock run at `factor` of real time; '' when it does, else why not."""
+        value = Parameter("real_time_factor", value=float(factor)).to_parameter_msg()
+        answer = _answer(self._pace, SetParameters.Request(parameters=[value]), limit_s)
+        if answer is None:
+            return "the cell does not answer"
+        if answer.results[0].successful:
+            with self.lock:
+                self.recording.clock.pace = factor
+        return "" if answer.results[0].successful else str(answer.results[0].reason)
+
+    def forget_latency(self) -> None:
+        """Begin the samples of latency again."""
+        with self.lock:
+            self.recording.latency = LatencyLog()
+
+    def picture_ms(self) -> list[float]:
+        """Time from each picture to its observation, since the samples began."""
+        with self.lock:
+            return list(self.recording.latency.samples.get("observation", ()))
+
     def request_mode(self, mode: str, limit_s: float = 5.0) -> str:
         """Ask the executor for a mode; '' when it agreed, else its reason."""
         return _ask(self._mode, SetMode.Request(mode=mode), limit_s)
@@ -204,17 +228,22 @@ class Collector:
 
 
 def _ask(client: Any, request: Any, limit_s: float) -> str:
-    """Call a service whose answer has success and message, from a thread that does not spin."""
-    if not client.wait_for_service(timeout_sec=limit_s):
+    """Call a service whose answer has success and message."""
+    answer = _answer(client, request, limit_s)
+    if answer is None:
         return "the executor does not answer"
+    return "" if answer.success else str(answer.message)
+
+
+def _answer(client: Any, request: Any, limit_s: float) -> Any:
+    """What a service answers, None if it does not; from a thread that does not spin."""
+    if not client.wait_for_service(timeout_sec=limit_s):
+        return None
     future = client.call_async(request)
     end = time.monotonic() + limit_s
     while not future.done() and time.monotonic() < end:
         time.sleep(0.02)
-    if not future.done():
-        return "the executor does not answer"
-    answer = future.result()
-    return "" if answer.success else answer.message
+    return future.result() if future.done() else None
 
 
 def stamp_on_the_wire(data: bytes) -> int:

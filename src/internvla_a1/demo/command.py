@@ -20,6 +20,7 @@ from internvla_a1.core.errors import ConfigError, InternVLAError
 from internvla_a1.demo.collector import Collector
 from internvla_a1.demo.domain import DomainLease
 from internvla_a1.demo.film import Film
+from internvla_a1.demo.pace import find_pace
 from internvla_a1.demo.stack import Stack
 from internvla_a1.demo.summary import Outcome, Settings, Stop, build_report, table_rows
 from internvla_a1.demo.view import LiveView
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--belt-speed", type=_within(0.0, 0.25), default=0.08, metavar="M_PER_S", help="0 to 0.25 (default: 0.08)")
     parser.add_argument("--parcels", type=_count, default=10, metavar="N", help="how many to sort (default: 10)")
     parser.add_argument(
-        "--real-time-factor", type=_within(0.1, 2.0), default=1.0, metavar="X", help="below 1 for a slow or busy machine (default: 1)"
+        "--real-time-factor", type=_within(0.1, 2.0), metavar="X",
+        help="simulated seconds per second (default: 1, or what a slow or busy machine keeps up with)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of parcels and orders (default: 0)")
     parser.add_argument(
@@ -101,7 +103,8 @@ def _print(console: Console, outcome: Outcome, passed: bool, verdict: str, path:
     for row in table_rows(outcome):
         table.add_row(*row)
     console.print(table)
-    console.print(f"[bold {'green' if passed else 'red'}]{verdict}[/]  in {outcome.sorting_s:.0f} s, {len(outcome.stops)} unplanned stops")
+    pace = f"{outcome.sorting_s:.0f} s" + (f" at {outcome.pace:g} of real time" if outcome.pace < 1 else "")
+    console.print(f"[bold {'green' if passed else 'red'}]{verdict}[/]  in {pace}, {len(outcome.stops)} unplanned stops")
     console.print(f"report: [link=file://{path.resolve()}]{path}[/link]", soft_wrap=True)
 
 
@@ -155,20 +158,26 @@ class Demo:
                 if live is not None:
                     live.show(image)
 
-            collector = Collector(lease.domain, self._settings.real_time_factor, on_overview)
+            asked = self._settings.real_time_factor
+            collector = Collector(lease.domain, asked or 1.0, on_overview)
             closing.callback(collector.close)
             stack = Stack("conveyor_sorting", self._launch_arguments(), lease.domain, self._out / "nodes.log")
             closing.callback(stack.close)
             self._wait_until_up(stack, collector, progress)
+            pace = find_pace(collector, progress.say) if asked is None else asked
+            self._give_the_arm(stack, collector)
+            self._filming.set()
+            collector.forget_latency()
+            collector.set_belt_speed(self._settings.belt_speed)
             started = time.time()
-            stops = self._sort(stack, collector, progress, live)
+            stops = self._sort(stack, collector, progress, live, pace)
             sorted_at = time.time()
             progress.say("stopping")
             collector.request_mode("hold", 2.0)
             time.sleep(0.5)  # the arm brakes on film
             self._filming.clear()
             stack.close()
-        return Outcome(collector.recording, self._film.finish(), started, sorted_at, started - began, stops, lease.domain)
+        return Outcome(collector.recording, self._film.finish(), started, sorted_at, started - began, stops, lease.domain, pace)
 
     def _bar(self) -> Progress:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -181,7 +190,7 @@ class Demo:
             "checkpoint": s.checkpoint,
             "belt_speed": "0.0",  # parcels wait until the policy has the arm
             "seed": str(s.seed),
-            "real_time_factor": f"{s.real_time_factor}",
+            "real_time_factor": f"{s.real_time_factor or 1.0}",
             "overview_rate": f"{_FILM_HZ}",
             "overview_width": f"{_FILM_WIDTH}",
             "viewer": "true" if self._view == "window" else "false",
@@ -194,12 +203,15 @@ class Demo:
             self._check(stack, time.monotonic() < end, f"no sign of life from {', '.join(missing)} within {_START_LIMIT_S:g} s")
             time.sleep(0.1)
         progress.say("handing the arm to the policy")
-        self._filming.set()
+        self._give_the_arm(stack, collector)
+
+    def _give_the_arm(self, stack: Stack, collector: Collector) -> None:
+        if collector.mode[0] == "fault":  # of a pace that was too fast
+            collector.clear_fault()
         end = time.monotonic() + _ARM_LIMIT_S
         while refusal := collector.request_mode("policy"):
             self._check(stack, time.monotonic() < end, f"the executor does not give the arm to the policy: {refusal}")
             time.sleep(0.3)
-        collector.set_belt_speed(self._settings.belt_speed)
 
     @staticmethod
     def _missing(collector: Collector) -> list[str]:
@@ -215,14 +227,14 @@ class Demo:
             return
         raise DemoError(f"{problem}; the nodes' last lines ({stack.log}):\n{stack.tail()}")
 
-    def _sort(self, stack: Stack, collector: Collector, progress: _Progress, live: LiveView | None) -> list[Stop]:
+    def _sort(self, stack: Stack, collector: Collector, progress: _Progress, live: LiveView | None, pace: float) -> list[Stop]:
         """Until enough parcels are decided. Returns the stops that nobody asked for.
 
         Each time the belt waits, as a line does that is interlocked with its robot, and the arm is given back to the policy.
         """
         wanted = self._settings.parcels
         stops: list[Stop] = []
-        end = time.monotonic() + (30.0 + wanted * 20.0) / min(1.0, self._settings.real_time_factor)
+        end = time.monotonic() + (30.0 + wanted * 20.0) / min(1.0, pace)
         held_since: float | None = None
         while True:
             with collector.lock:

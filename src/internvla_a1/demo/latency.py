@@ -36,7 +36,7 @@ class ClockMap:
     """Simulated time on the wall clock, from the moments at which /clock came. `pace`: simulated seconds per second in between."""
 
     def __init__(self, pace: float = 1.0) -> None:
-        self._pace = pace
+        self.pace = pace
         self._simulated: list[int] = []
         self._wall: list[int] = []
 
@@ -53,12 +53,12 @@ class ClockMap:
         """
         k = bisect_right(self._simulated, simulated_ns) - 1
         last = range(max(0, k + 1 - _CLOCKS), k + 1)
-        return min((self._wall[i] + round((simulated_ns - self._simulated[i]) / self._pace) for i in last), default=None)
+        return min((self._wall[i] + round((simulated_ns - self._simulated[i]) / self.pace) for i in last), default=None)
 
     def simulated_ns(self, wall_ns: int) -> int | None:
         """The stamp of a wall time; None before the first /clock."""
         k = bisect_right(self._wall, wall_ns) - 1
-        return self._simulated[k] + round((wall_ns - self._wall[k]) * self._pace) if k >= 0 else None
+        return self._simulated[k] + round((wall_ns - self._wall[k]) * self.pace) if k >= 0 else None
 
 
 @dataclass

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from internvla_a1_msgs.msg import SortingScore
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64, String
@@ -16,6 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from internvla_a1.core import types
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.priority import come_first
 from internvla_a1.core.scene import Scene
 from internvla_a1.nodes.cell_arm import ArmPort
 from internvla_a1.nodes.cell_loop import OVERVIEW, CellLoop, Darkroom, Schedule, scene_of
@@ -32,6 +35,8 @@ from internvla_a1.sim.cell import Cell
 from internvla_a1.sim.config import load_cell_config
 from internvla_a1.sim.viewer import Viewer
 
+_PACE = "real_time_factor"
+_WALL_PACE = "stamps: wall needs real_time_factor 1.0; use simulated stamps with use_sim_time for another"
 _EVENTS_KEPT = 100  # a cell that runs for days must not remember them all; nobody reads them here
 
 
@@ -39,7 +44,7 @@ _EVENTS_KEPT = 100  # a cell that runs for days must not remember them all; nobo
 class CellParams:
     cell: str = text("config/cell.yaml", "Cell file: physics, parcels, orders, look", required=True)
     seed: int = integer(0, "", 0, 2**31 - 1, "Seed of parcels, orders and looks")
-    real_time_factor: float = number(1.0, "", 0.05, 20.0, "Simulated seconds per second of wall time")
+    real_time_factor: float = number(1.0, "", 0.05, 20.0, "Simulated seconds per second of wall time", live=True)
     stamps: str = text("simulated", "Time of stamps: simulated (with /clock, for use_sim_time) or wall", choices=("simulated", "wall"))
     orders: str = text("auto", "auto: the cell's desk publishes instruction; external: the cell obeys it", choices=("auto", "external"))
     belt_speed: float = number(0.08, "m/s", 0.0, 0.25, "Belt speed at the start")
@@ -51,6 +56,7 @@ class CellParams:
     overview_rate: float = number(0.0, "Hz", 0.0, 30.0, "Pictures per second on overview/image_raw, for films; 0 makes none")
     overview_width: int = integer(480, "px", 64, 1920, "Width of the overview; its height is 9/16 of it")
     controller: str = text("arm_controller", "Relative name of the arm controller", required=True)
+    realtime_priority: int = integer(50, "", 0, 99, "SCHED_FIFO priority of arm and physics where the system allows it; 0: ordinary")
     viewer: bool = flag(False, "Open MuJoCo's window where there is a display")
 
 
@@ -62,7 +68,7 @@ class CellNode(PlainNode):
         self.params: CellParams = self.parameters.load()
         p = self.params
         if p.stamps == "wall" and p.real_time_factor != 1.0:
-            raise ConfigError(f"stamps: wall needs real_time_factor 1.0, not {p.real_time_factor}; use simulated stamps with use_sim_time")
+            raise ConfigError(f"{_WALL_PACE}, not {p.real_time_factor}")
         config = replace(load_cell_config(p.cell).with_speed(p.belt_speed), randomise=p.randomise)
         self.cell = Cell(config, p.seed)
         self.loop = CellLoop(self.cell, p.real_time_factor, p.stamps == "wall", self.diagnostics.counters)
@@ -74,8 +80,25 @@ class CellNode(PlainNode):
         self._wire_cameras()
         self._wire_desk()
         self.viewer = self._window() if p.viewer else None
+        self.add_on_set_parameters_callback(self._judge_pace)
+        self.add_post_set_parameters_callback(self._take_pace)
         self.loop.start()
-        self.get_logger().info(f"cell running: belt {p.belt_speed} m/s, seed {p.seed}, {p.real_time_factor} x real time, {p.stamps} stamps")
+        scheduling = come_first(p.realtime_priority, (self.loop.thread_id,))  # a real arm's controller does not wait for pictures either
+        self.diagnostics.set("scheduling", scheduling)
+        self.get_logger().info(
+            f"cell running: belt {p.belt_speed} m/s, seed {p.seed}, {p.real_time_factor} x real time, {p.stamps} stamps; "
+            f"scheduling {scheduling}"
+        )
+
+    def _judge_pace(self, parameters: list[Parameter]) -> SetParametersResult:
+        wall = self.params.stamps == "wall" and any(p.name == _PACE and p.value != 1.0 for p in parameters)
+        return SetParametersResult(successful=not wall, reason=_WALL_PACE if wall else "")
+
+    def _take_pace(self, parameters: list[Parameter]) -> None:
+        for p in parameters:
+            if p.name == _PACE:
+                self.loop.set_pace(p.value)
+                self.get_logger().info(f"{p.value:g} x real time")
 
     def _window(self) -> Viewer | None:
         try:

@@ -146,6 +146,15 @@ class CellLoop:
         self._anchor_ns = time.time_ns() - self.cell.stamp_ns
         self._thread.start()
 
+    @property
+    def thread_id(self) -> int:
+        """The system's number of the running thread."""
+        return self._thread.native_id or 0
+
+    def set_pace(self, factor: float) -> None:
+        """Simulated seconds per second, from the next step on."""
+        self._factor = factor
+
     def stop(self) -> None:
         self._stop.set()
         if self._thread.is_alive():

@@ -24,13 +24,14 @@ from internvla_a1.control.interface import Handover, Mode, PlannedMotion, Segmen
 from internvla_a1.core.clock import Now, nanoseconds
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.priority import come_first
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.nodes.homing import GATES, PLANNERS, make_gate, make_planner
 from internvla_a1.ros import convert, diagnostics, joints, qos
 from internvla_a1.ros.arm_drivers import DRIVERS, make_driver
 from internvla_a1.ros.lifecycle import ManagedNode
-from internvla_a1.ros.params import flag, number, text
+from internvla_a1.ros.params import flag, integer, number, text
 from internvla_a1.ros.run import run_node
 from internvla_a1.ros.time import stamp_ns
 
@@ -55,6 +56,7 @@ class ExecutorParams(ExecutorConfig):
     planner: str = text("auto", "Planner of go_home; auto: the first of MoveIt, roboplan and its own that is here", choices=PLANNERS)
     autostart: bool = flag(False, "Come up in HOLD at once, without waiting for a lifecycle manager to find this node")
     lead_s: float = number(0.02, "s", 0.0, 0.1, "Plans change this far ahead of now: the time a segment needs to the controller")
+    realtime_priority: int = integer(50, "", 0, 99, "SCHED_FIFO priority where the system allows it, like ros2_control's loop; 0: ordinary")
     status_rate: float = number(20.0, "Hz", 10.0, 100.0, "Rate of executor/status")
     max_surprise: float = number(0.0, "", 0.0, 100.0, "Surprise score above which the policy is put on hold; 0: never")
 
@@ -112,8 +114,12 @@ class ExecutorNode(ManagedNode):
         self.service(Trigger, "executor/clear_fault", self._clear_fault)
         self.timer(params.tick_s, self._on_period)
         self.timer(_WATCH_PUBLISHERS_S, self._watch_publishers)
+        scheduling = come_first(params.realtime_priority)
+        self.diagnostics.set("scheduling", scheduling)
         gate = self.gate.name if self.gate is not None else "none"
-        self.get_logger().info(f"{self.robot.name}: driver {params.driver}, collision gate {gate}, planner {self.planner.name}")
+        self.get_logger().info(
+            f"{self.robot.name}: driver {params.driver}, collision gate {gate}, planner {self.planner.name}; scheduling {scheduling}"
+        )
 
     def deactivate(self) -> None:
         """Brake and hold: one segment that ends at rest, and wait until the controller has it."""
