@@ -20,7 +20,8 @@ def step_aside() -> None:
 def come_first(priority: int, also: tuple[int, ...] = ()) -> str:
     """The main thread, those that receive and `also` (native ids) run before every ordinary one, as ros2_control's loop does.
 
-    priority: of SCHED_FIFO, 1 to 99; 0 leaves everything. Threads that start later are ordinary. Returns what it is now, for people: it takes a right that few users have.
+    priority: of SCHED_FIFO, 1 to 99; 0 leaves everything. Threads that start later are ordinary. Returns what it is
+    now, for people: it takes a right that few users have.
     """
     if not priority:
         return "ordinary"
