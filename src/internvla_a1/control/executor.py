@@ -54,12 +54,16 @@ class Executor:
         self._motion: tuple[PlannedMotion, int] | None = None
         self._mover = Mover(robot, config, collision)
         self._ticks = 0
+        # A person's hand is followed as it moves. Where a chunk or a planned path goes is known ahead: half as often does, with half of
+        # the cover left at the least.
+        self._every = config.publish_every
+        self._every_known = max(self._every, min(2 * self._every, int(config.cover_s / 2 / config.tick_s)))
         self._last_tick: Now | None = None
 
         self._pending: list[Fault] = []  # of events since the last tick
         self._pressed, self._estop_ns, self._clear_ns = False, 0, 0
         self._estop_heard = False
-        self._chunk_ns, self._first = 0, True  # steady time of the newest chunk or of the arm request
+        self._chunk_ns, self._first = 0, True  # motion time of the newest chunk or of the arm request
         self._asked_ns = 0  # steady time of the last request or takeover
         self._give_back_ns = 0  # motion time
         self._publishers = 1
@@ -132,7 +136,7 @@ class Executor:
         self._limited += checked.limited
         self._chunks.add(checked, self._mover.told(timed.observed_ns, measured))
         self._mover.urgent = True  # its first segment leaves with the next tick
-        self._chunk_ns, self._first = now.steady_ns, False
+        self._chunk_ns, self._first = motion, False
         return None
 
     def on_teleop(self, command: TeleopCommand, now: Now) -> Refusal | None:
@@ -175,7 +179,7 @@ class Executor:
             self._start_teleop(now)
         elif mode == "policy":
             self._release(now)
-            self._chunk_ns, self._first, self._nonsense = now.steady_ns, True, 0
+            self._chunk_ns, self._first, self._nonsense = self._clock.read(now), True, 0
             self._give_back_ns = self._clock.read(now) + nanoseconds(self.config.history_s)
         return None
 
@@ -234,7 +238,7 @@ class Executor:
         self._pending = []
         self.supervisor.update(present)
         knot = knot_of(motion)
-        due = self._ticks % self.config.publish_every == 0
+        due = self._ticks % (self._every if self.supervisor.mode is Mode.TELEOP else self._every_known) == 0
         self._move(motion, knot, due)
         self._mover.remember(motion)
         segment = self._mover.segment(knot, motion, now.stamp_ns, due)
@@ -257,7 +261,8 @@ class Executor:
             watchdogs.clock_stopped(self._clock.standing_s(now), config),
             watchdogs.paused(gap_s, config) if active else None,
             watchdogs.teleop_silent(teleop_age, config) if mode is Mode.TELEOP else None,
-            watchdogs.chunk_silent(seconds(now.steady_ns - self._chunk_ns), self._first, config) if mode is Mode.POLICY else None,
+            # In motion time, which is the steady clock but in simulation: there a slow clock moves the arm as slowly.
+            watchdogs.chunk_silent(seconds(self._clock.read(now) - self._chunk_ns), self._first, config) if mode is Mode.POLICY else None,
         ]
         if self._controller is not None:
             detail, since = self._controller

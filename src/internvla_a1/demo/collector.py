@@ -71,7 +71,7 @@ class Collector:
         self.recording = Recording(clock=ClockMap(pace))
         self.lock = threading.Lock()
         self._on_overview, self._sheets = on_overview, sheets
-        self._heard: set[str] = set()
+        self._seen: dict[str, int] = {}  # link: samples of its latency that news_ms() gave out
         apply_defaults(os.environ)
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
@@ -205,11 +205,15 @@ class Collector:
         """Begin the samples of latency again."""
         with self.lock:
             self.recording.latency = LatencyLog()
+            self._seen.clear()
 
-    def picture_ms(self) -> list[float]:
-        """Time from each picture to its observation, since the samples began."""
+    def news_ms(self) -> dict[str, list[float]]:
+        """The samples of latency since the last call, by link."""
         with self.lock:
-            return list(self.recording.latency.samples.get("observation", ()))
+            samples = self.recording.latency.samples
+            news = {link: values[self._seen.get(link, 0) :] for link, values in samples.items()}
+            self._seen.update({link: len(values) for link, values in samples.items()})
+        return news
 
     def request_mode(self, mode: str, limit_s: float = 5.0) -> str:
         """Ask the executor for a mode; '' when it agreed, else its reason."""

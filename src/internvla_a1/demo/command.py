@@ -20,7 +20,7 @@ from internvla_a1.core.errors import ConfigError, InternVLAError
 from internvla_a1.demo.collector import Collector
 from internvla_a1.demo.domain import DomainLease
 from internvla_a1.demo.film import Film
-from internvla_a1.demo.pace import find_pace
+from internvla_a1.demo.pace import SLOWEST, WATCH_S, Pacer
 from internvla_a1.demo.stack import Stack
 from internvla_a1.demo.summary import Outcome, Settings, Stop, build_report, table_rows
 from internvla_a1.demo.view import LiveView
@@ -137,6 +137,8 @@ class Demo:
     def __init__(self, settings: Settings, out: Path, view: str | None, console: Console) -> None:
         self._settings, self._out, self._view, self._console = settings, out, view, console
         self._film = Film()
+        self._pacer = Pacer()
+        self._pacer.pace = settings.real_time_factor or 1.0
         self._filming = threading.Event()
 
     def play(self) -> Outcome:
@@ -164,20 +166,18 @@ class Demo:
             stack = Stack("conveyor_sorting", self._launch_arguments(), lease.domain, self._out / "nodes.log")
             closing.callback(stack.close)
             self._wait_until_up(stack, collector, progress)
-            pace = find_pace(collector, progress.say) if asked is None else asked
-            self._give_the_arm(stack, collector)
             self._filming.set()
             collector.forget_latency()
             collector.set_belt_speed(self._settings.belt_speed)
             started = time.time()
-            stops = self._sort(stack, collector, progress, live, pace)
+            stops = self._sort(stack, collector, progress, live)
             sorted_at = time.time()
             progress.say("stopping")
             collector.request_mode("hold", 2.0)
             time.sleep(0.5)  # the arm brakes on film
             self._filming.clear()
             stack.close()
-        return Outcome(collector.recording, self._film.finish(), started, sorted_at, started - began, stops, lease.domain, pace)
+        return Outcome(collector.recording, self._film.finish(), started, sorted_at, started - began, stops, lease.domain, self._pacer.pace)
 
     def _bar(self) -> Progress:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -203,15 +203,16 @@ class Demo:
             self._check(stack, time.monotonic() < end, f"no sign of life from {', '.join(missing)} within {_START_LIMIT_S:g} s")
             time.sleep(0.1)
         progress.say("handing the arm to the policy")
-        self._give_the_arm(stack, collector)
-
-    def _give_the_arm(self, stack: Stack, collector: Collector) -> None:
-        if collector.mode[0] == "fault":  # of a pace that was too fast
-            collector.clear_fault()
         end = time.monotonic() + _ARM_LIMIT_S
         while refusal := collector.request_mode("policy"):
             self._check(stack, time.monotonic() < end, f"the executor does not give the arm to the policy: {refusal}")
             time.sleep(0.3)
+
+    def _keep_pace(self, collector: Collector) -> None:
+        """Let the cell's clock run slower where the machine does not keep up, unless its pace was asked for."""
+        news = collector.news_ms()
+        if self._settings.real_time_factor is None and (slower := self._pacer.judge(news)) is not None:
+            collector.set_pace(slower)
 
     @staticmethod
     def _missing(collector: Collector) -> list[str]:
@@ -227,15 +228,17 @@ class Demo:
             return
         raise DemoError(f"{problem}; the nodes' last lines ({stack.log}):\n{stack.tail()}")
 
-    def _sort(self, stack: Stack, collector: Collector, progress: _Progress, live: LiveView | None, pace: float) -> list[Stop]:
+    def _sort(self, stack: Stack, collector: Collector, progress: _Progress, live: LiveView | None) -> list[Stop]:
         """Until enough parcels are decided. Returns the stops that nobody asked for.
 
         Each time the belt waits, as a line does that is interlocked with its robot, and the arm is given back to the policy.
         """
         wanted = self._settings.parcels
         stops: list[Stop] = []
-        end = time.monotonic() + (30.0 + wanted * 20.0) / min(1.0, pace)
+        slowest = SLOWEST if self._settings.real_time_factor is None else self._settings.real_time_factor
+        end = time.monotonic() + (30.0 + wanted * 20.0) / min(1.0, slowest)
         held_since: float | None = None
+        watched = time.monotonic()
         while True:
             with collector.lock:
                 _, correct, wrong, missed = collector.recording.score[-1] if collector.recording.score else (0.0, 0, 0, 0)
@@ -247,6 +250,9 @@ class Demo:
                 live.state(correct=correct, wrong=wrong, missed=missed, wanted=wanted, instruction=instruction, mode=mode, reason=reason)
             if decided >= wanted:
                 return stops
+            if time.monotonic() - watched >= WATCH_S:
+                self._keep_pace(collector)
+                watched = time.monotonic()
             self._check(stack, time.monotonic() < end, f"only {decided} of {wanted} parcels decided in time (mode {mode}: {reason})")
             if mode == "policy":
                 if held_since is not None:
@@ -257,7 +263,7 @@ class Demo:
                 held_since = time.monotonic()
             elif time.monotonic() - held_since > _HELD_S:
                 stops.append((time.time(), mode, reason))
-                advice = "a busy machine needs --real-time-factor 0.5"
+                advice = f"this machine is too busy, even with the cell's clock at --real-time-factor {self._pacer.pace:g}"
                 self._check(stack, len(stops) <= _REARMS, f"the executor keeps stopping ({mode}: {reason}); {advice}")
                 if mode == "fault":
                     collector.clear_fault()

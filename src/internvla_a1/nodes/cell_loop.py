@@ -17,12 +17,12 @@ import internvla_a1.sim  # noqa: F401 before mujoco: it chooses the OpenGL platf
 import mujoco
 
 from internvla_a1.core.clock import NS, nanoseconds
-from internvla_a1.core.priority import step_aside
 from internvla_a1.core.scene import Scene
 from internvla_a1.core.types import ImageArray
 from internvla_a1.sim.cameras import OVERVIEW, Cameras
 from internvla_a1.sim.cell import Cell
 
+_OPENGL = threading.Lock()  # Mesa's software renderer (22.3) crashed once in a while where two contexts of a process drew at once
 _GIVE_UP_S = 0.05  # simulated time: a longer backlog is not caught up, or the clock would seem to jump
 _GIVE_UP_WALL_S = 0.5  # wall time: a shift of the stamps is a jump of the arm's trajectory, so it is the last resort
 _CATCH_UP_RATE = 2.0  # of the usual: faster, and the arm would have moved on before a command that was sent in time is taken in
@@ -92,8 +92,6 @@ class Darkroom:
 
     def _run(self) -> None:
         # No shadows in real time: with software OpenGL they would take more than a core from the nodes.
-        if self._names == (OVERVIEW,):
-            step_aside()
         cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size, overview_shadows=False)
         try:
             self._develop(cameras)  # the first pictures take half a second
@@ -116,9 +114,10 @@ class Darkroom:
         cameras.close()
 
     def _develop(self, cameras: Cameras) -> dict[str, ImageArray]:
-        if self._names == (OVERVIEW,):
-            return {OVERVIEW: cameras.render(OVERVIEW)}
-        return cameras.render_together(self._names)
+        with _OPENGL:
+            if self._names == (OVERVIEW,):
+                return {OVERVIEW: cameras.render(OVERVIEW)}
+            return cameras.render_together(self._names)
 
 
 def copy_state(cell: Cell, data: mujoco.MjData) -> None:

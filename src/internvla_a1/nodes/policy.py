@@ -78,6 +78,7 @@ class PolicyNode(ManagedNode):
         self._scene: Scene | None = None
         self._instruction = clean_instruction(params.instruction) if params.instruction else None
         self._next_id, self._error = 1, ""
+        self._drawn_ns = 0
         self._mode: int | None = None
         self._last_ns: int | None = None
         self._reset_wanted = True
@@ -180,10 +181,18 @@ class PolicyNode(ManagedNode):
             "inference_ms": 1e3 * took, "delay_ms": 1e3 * self._commitments.delay_s, "frozen_steps": chunk.frozen_steps,
             "instruction": request.instruction,
         })
-        if result.foresight is not None and self._foresights.get_subscription_count() > 0:
+        if result.foresight is not None and self._is_looked_at(request.observation.stamp_ns):
             decoded = self._policy.decode(result.foresight)
             self._foresights.publish(convert.foresight_msg(decoded))
             self.diagnostics.set("foresight_ms", 1e3 * (time.monotonic() - began - took))
+
+    def _is_looked_at(self, stamp: int) -> bool:
+        """Whether somebody looks, and the picture before is old enough: drawing takes half as long as a chunk and holds the next up."""
+        period_ns = nanoseconds(self.get_parameter("foresight_period_s").value - EARLY_S)
+        if self._foresights.get_subscription_count() == 0 or 0 <= stamp - self._drawn_ns < period_ns:
+            return False
+        self._drawn_ns = stamp
+        return True
 
     def _answer(self, request: PolicyRequest) -> PolicyResult:
         """The policy's answer; without an instruction only the expert has one, and the arm waits."""

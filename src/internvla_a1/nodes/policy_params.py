@@ -21,6 +21,9 @@ class PolicyParams:
     checkpoint: str = text("", "Weights folder of the network policy")
     instruction: str = text("", "Instruction to begin with; empty waits for one")
     period_s: float = number(0.2, "s", 0.02, 10.0, "Least time between the observations of two chunks", live=True)
+    foresight_period_s: float = number(
+        0.25, "s", 0.0, 10.0, "Least time between two predictions that are drawn for those who look; 0: with every chunk", live=True
+    )
     device: str = text("auto", "Device of the network policy: auto, cpu, cuda, cuda:1, ...")
     threads: int = integer(0, "threads", 0, 256, "CPU threads of the network policy; 0 leaves the choice to torch")
     seed: int = integer(-1, "", -1, 2_000_000_000, "Noise of the flow, the same for the same observation; -1 draws fresh noise")

@@ -10,6 +10,8 @@ from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.types import CameraFrame, ImageArray
 from internvla_a1.perception.config import PerceptionConfig
 
+_STANDING = 5  # times the usual limit: by then a simulated clock that has not moved on is no slow one
+
 
 class CameraState(Enum):
     """Only frames of a LIVE camera go into an observation."""
@@ -31,7 +33,7 @@ class CameraBuffer:
         self._frames: deque[CameraFrame] = deque(maxlen=config.ring)
         self._content = -1
         self._changed_ns = 0  # steady time of the last frame that differed from the one before
-        self._received_ns = 0
+        self._received: Now | None = None
         self._good = config.good_frames  # frames in a row since the last trouble; a camera that starts is trusted
         self._frozen = False
 
@@ -45,9 +47,9 @@ class CameraBuffer:
         if refusal is not None:
             self.dropped += 1
             return refusal
-        if self._received_ns and self._silent(now):
+        if self._received is not None and self._silent(now, self._received):
             self._good = 0
-        self._received_ns = now.steady_ns
+        self._received = now
         if content != self._content or not self._changed_ns:
             self._content, self._changed_ns = content, now.steady_ns
             if self._frozen:
@@ -73,8 +75,12 @@ class CameraBuffer:
             return Refusal(Reason.STAMP_REPEATED, f"camera {self.name}: {older:.4f} s older than the newest frame")
         return None
 
-    def _silent(self, now: Now) -> bool:
-        return now.steady_ns - self._received_ns >= nanoseconds(self._config.stale_s)
+    def _silent(self, now: Now, received: Now) -> bool:
+        """On the steady clock. A simulated camera slower than real time is silent when its own clock says so too, or stands still."""
+        limit, silence = nanoseconds(self._config.stale_s), now.steady_ns - received.steady_ns
+        if self._config.use_sim_time and 0 <= now.stamp_ns - received.stamp_ns < limit:
+            return silence >= _STANDING * limit
+        return silence >= limit
 
     def _same_too_long(self, now: Now) -> bool:
         limit = nanoseconds(self._config.frozen_s)
@@ -82,11 +88,11 @@ class CameraBuffer:
 
     def state(self, now: Now) -> CameraState:
         """At this instant, on the steady clock."""
-        if not self._received_ns:
+        if self._received is None:
             return CameraState.WAITING
         if self._frozen:
             return CameraState.FROZEN
-        if self._silent(now):
+        if self._silent(now, self._received):
             return CameraState.STALE
         return CameraState.LIVE if self._good >= self._config.good_frames and self._frames else CameraState.RETURNING
 

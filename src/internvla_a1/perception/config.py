@@ -27,8 +27,12 @@ class PerceptionConfig:
     height: int = _number(224, "px", 16, 1024, "height of the model's pictures")
     width: int = _number(224, "px", 16, 1024, "width of the model's pictures")
 
+    use_sim_time: bool = field(default=False, metadata={"description": "stamps are of a simulated clock, which may run slower"})
+
     def __post_init__(self) -> None:
         for f in fields(self):
+            if f.name == "use_sim_time":
+                continue
             value, meta, whole = getattr(self, f.name), f.metadata, isinstance(f.default, int)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
                 raise ConfigError(f"{f.name}: expected a finite {'whole ' if whole else ''}number, not {value!r}")

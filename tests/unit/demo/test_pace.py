@@ -2,58 +2,37 @@
 
 from __future__ import annotations
 
-from internvla_a1.demo.pace import SLOWEST, find_pace
+import pytest
+
+from internvla_a1.demo.pace import SLOWEST, Pacer
 
 
-class Machine:
-    """Has `power` processors' worth of work for a cell that needs `need` at real time; pictures queue where that is too little."""
-
-    def __init__(self, power: float, need: float, refuses: bool = False) -> None:
-        self.power, self.need, self.refuses = power, need, refuses
-        self.pace, self.asked = 1.0, []
-
-    @property
-    def busy(self) -> float:
-        return min(1.0, self.pace * self.need / self.power)
-
-    def forget_latency(self) -> None:
-        pass
-
-    def picture_ms(self) -> list[float]:
-        return [20.0 / (1.001 - self.busy) ** 0.5] * 30
-
-    def set_pace(self, factor: float) -> str:
-        self.asked.append(factor)
-        if self.refuses:
-            return "no such parameter"
-        self.pace = factor
-        return ""
-
-    def find(self) -> float:
-        return find_pace(self, lambda text: None, lambda seconds: self.busy)
+def run(picture_ms: float, command_ms: float, stretches: int = 10) -> Pacer:
+    """A machine on which work queues as it is asked to do more in a second."""
+    pacer = Pacer()
+    for _ in range(stretches):
+        pacer.judge({"observation": [picture_ms * pacer.pace] * 30, "whole": [command_ms * pacer.pace] * 12})
+    return pacer
 
 
 def test_a_machine_that_keeps_up_runs_in_real_time() -> None:
-    quick = Machine(power=2.0, need=1.3)
-    assert quick.find() == 1.0
-    assert quick.asked == []
+    assert run(picture_ms=30.0, command_ms=120.0).pace == 1.0
 
 
-def test_a_slower_machine_gets_the_time_that_it_needs() -> None:
-    slow = Machine(power=2.0, need=2.2)
-    assert slow.find() == slow.pace == 0.64
+@pytest.mark.parametrize(("picture_ms", "command_ms"), [(120.0, 100.0), (30.0, 420.0)])
+def test_late_pictures_or_commands_slow_the_cell_down_until_they_are_in_time(picture_ms: float, command_ms: float) -> None:
+    assert run(picture_ms, command_ms).pace == 0.64
 
 
-def test_it_ends_at_the_slowest_pace() -> None:
-    hopeless = Machine(power=0.2, need=2.0)
-    assert hopeless.find() == hopeless.pace == SLOWEST
+def test_a_hopeless_machine_ends_at_the_slowest_pace() -> None:
+    assert run(picture_ms=5000.0, command_ms=5000.0).pace == SLOWEST
 
 
-def test_a_cell_that_refuses_keeps_its_pace() -> None:
-    assert Machine(power=1.0, need=2.0, refuses=True).find() == 1.0
+def test_a_few_samples_are_no_judgement() -> None:
+    pacer = Pacer()
+    assert pacer.judge({"observation": [900.0] * 3}) is None
+    assert pacer.judge({}) is None
 
 
-def test_a_stack_without_pictures_is_not_taken_for_a_quick_one() -> None:
-    dark = Machine(power=8.0, need=1.0)
-    dark.picture_ms = lambda: []  # type: ignore[method-assign]
-    assert dark.find() == SLOWEST
+def test_single_late_pictures_do_not_count() -> None:
+    assert Pacer().judge({"observation": [25.0] * 28 + [400.0, 300.0]}) is None
