@@ -31,7 +31,9 @@ class PerceptionConfig:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            if f.name == "use_sim_time":
+            if f.type == "bool":
+                if not isinstance(getattr(self, f.name), bool):
+                    raise ConfigError(f"{f.name}: expected true or false, not {getattr(self, f.name)!r}")
                 continue
             value, meta, whole = getattr(self, f.name), f.metadata, isinstance(f.default, int)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
