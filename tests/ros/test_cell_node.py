@@ -194,7 +194,7 @@ def test_its_pace_is_set_while_it_runs(bench):
     assert set_pace(bench.graph, 0.4).successful
     assert bench.graph.until(lambda: float(bench.counters().get("real_time_factor", 1.0)) == pytest.approx(0.4, abs=0.06))
     refused = set_pace(bench.graph, 50.0)
-    assert not refused.successful and "[0.05, 20]" in refused.reason
+    assert not refused.successful and "20.0" in refused.reason
     assert set_pace(bench.graph, 1.0).successful
     assert bench.graph.until(lambda: float(bench.counters()["real_time_factor"]) > 0.6)
 
