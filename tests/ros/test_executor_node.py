@@ -23,7 +23,7 @@ from internvla_a1.core import types
 from internvla_a1.core.clock import Now
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
-from internvla_a1.nodes.executor import ExecutorNode
+from internvla_a1.nodes.executor_node import ExecutorNode
 from internvla_a1.ros import convert, heartbeat, joints, qos
 from internvla_a1.ros.time import duration_s
 

@@ -6,15 +6,24 @@ import contextlib
 import ctypes
 import gc
 
-_M_ARENA_MAX = -8  # malloc.h of glibc
+# mallopt's of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _ARENAS = 2
+_PICTURES = 32 * 2**20  # the most that glibc takes
+_KEPT = 256 * 2**20
 
 
-def few_arenas() -> None:
-    """At most two heaps for malloc, called before threads begin. By default each thread of the middleware opens one of its own, and each
-    grows to the size of the largest picture that passed through it: megabytes, minutes after the start."""
+def steady_heap() -> None:
+    """Called before threads begin. All buffers of up to 32 MB come from at most two heaps, which keep what they have once needed.
+
+    By default each thread of the middleware opens a heap of its own, and glibc learns the size of pictures as they pass: it maps and
+    unmaps each at first, moves them into the heaps later, and trims those; so a process grows by megabytes minutes after its start.
+    """
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, _ARENAS)
+        libc.mallopt(_M_MMAP_THRESHOLD, _PICTURES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def settle() -> None:

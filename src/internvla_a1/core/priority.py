@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+REALTIME = 50  # as ros2_control's loop
 _NICE = 10
 _RECEIVING = "dds."  # Fast DDS names its threads so
 
@@ -20,18 +21,17 @@ def step_aside() -> None:
 def come_first(priority: int, also: tuple[int, ...] = ()) -> str:
     """The main thread, those that receive and `also` (native ids) run before every ordinary one, as ros2_control's loop does.
 
-    priority: of SCHED_FIFO, 1 to 99; 0 leaves everything. Threads that start later are ordinary. Returns what it is
+    priority: of SCHED_FIFO, 1 to 99; 0 is ordinary. Threads that start later are ordinary. Returns what it is
     now, for people: it takes a right that few users have.
     """
-    if not priority:
-        return "ordinary"
     try:
+        policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
         for thread in (*_main_and_receiving(), *also):
-            os.sched_setscheduler(thread, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+            os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except (OSError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not on this system"
         return f"ordinary: real-time priority {priority} was refused ({reason}); docs/real_robot.md says how to allow it"
-    return f"real time, priority {priority}"
+    return f"real time, priority {priority}" if priority else "ordinary"
 
 
 def _main_and_receiving() -> list[int]:

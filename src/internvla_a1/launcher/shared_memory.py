@@ -17,7 +17,9 @@ def mapped(pid: int) -> set[str]:
     """Names of the Fast DDS files under /dev/shm that a process has mapped or open; empty where that cannot be read."""
     found: set[str] = set()
     try:
-        found.update(_NAME.findall(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
+        with Path(f"/proc/{pid}/maps").open(errors="replace") as lines:  # much for a node: not all of it at once, every second
+            for line in lines:
+                found.update(_NAME.findall(line))
         for fd in os.listdir(f"/proc/{pid}/fd"):
             found.update(_NAME.findall(os.readlink(f"/proc/{pid}/fd/{fd}")))
     except OSError:

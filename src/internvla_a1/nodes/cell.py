@@ -18,7 +18,7 @@ from visualization_msgs.msg import MarkerArray
 
 from internvla_a1.core import types
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.core.priority import come_first
+from internvla_a1.core.priority import REALTIME, come_first
 from internvla_a1.core.scene import Scene
 from internvla_a1.nodes.cell_arm import ArmPort
 from internvla_a1.nodes.cell_loop import OVERVIEW, CellLoop, Darkroom, Schedule, scene_of
@@ -56,7 +56,7 @@ class CellParams:
     overview_rate: float = number(0.0, "Hz", 0.0, 30.0, "Pictures per second on overview/image_raw, for films; 0 makes none")
     overview_width: int = integer(480, "px", 64, 1920, "Width of the overview; its height is 9/16 of it")
     controller: str = text("arm_controller", "Relative name of the arm controller", required=True)
-    realtime_priority: int = integer(50, "", 0, 99, "SCHED_FIFO priority of arm and physics where the system allows it; 0: ordinary")
+    realtime_priority: int = integer(REALTIME, "", 0, 99, "SCHED_FIFO priority of arm and physics where the system allows it; 0: ordinary")
     viewer: bool = flag(False, "Open MuJoCo's window where there is a display")
 
 

@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from internvla_a1.core.errors import InternVLAError
-from internvla_a1.core.memory import few_arenas, settle
+from internvla_a1.core.memory import settle, steady_heap
 
 LIMIT_S = 1.8
 _DEAF_S = 1.9  # by then not even the watcher came to act
@@ -31,7 +31,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     0 after a signal, 1 after an unexpected error, 2 when the configuration is refused. The context stays valid until the
     node's stop() has run, so that it can still publish.
     """
-    few_arenas()
+    steady_heap()
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stopping = Future()
     with _Signals(stopping):

@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.nodes.cell import CellParams
-from internvla_a1.nodes.executor import ExecutorParams
+from internvla_a1.nodes.executor_node import ExecutorParams
 from internvla_a1.nodes.lifecycle_manager import ManagerParams
 from internvla_a1.nodes.teleop import TeleopParams
 from internvla_a1.ros import params
