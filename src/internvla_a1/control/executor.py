@@ -63,7 +63,7 @@ class Executor:
         self._pending: list[Fault] = []  # of events since the last tick
         self._pressed, self._estop_ns, self._clear_ns = False, 0, 0
         self._estop_heard = False
-        self._chunk_ns, self._first = 0, True  # motion time of the newest chunk or of the arm request
+        self._chunk_ns, self._first = (0, 0), True  # steady and motion time of the newest chunk or of the arm request
         self._asked_ns = 0  # steady time of the last request or takeover
         self._give_back_ns = 0  # motion time
         self._publishers = 1
@@ -136,7 +136,7 @@ class Executor:
         self._limited += checked.limited
         self._chunks.add(checked, self._mover.told(timed.observed_ns, measured))
         self._mover.urgent = True  # its first segment leaves with the next tick
-        self._chunk_ns, self._first = motion, False
+        self._chunk_ns, self._first = (now.steady_ns, motion), False
         return None
 
     def on_teleop(self, command: TeleopCommand, now: Now) -> Refusal | None:
@@ -179,7 +179,7 @@ class Executor:
             self._start_teleop(now)
         elif mode == "policy":
             self._release(now)
-            self._chunk_ns, self._first, self._nonsense = self._clock.read(now), True, 0
+            self._chunk_ns, self._first, self._nonsense = (now.steady_ns, self._clock.read(now)), True, 0
             self._give_back_ns = self._clock.read(now) + nanoseconds(self.config.history_s)
         return None
 
@@ -261,13 +261,17 @@ class Executor:
             watchdogs.clock_stopped(self._clock.standing_s(now), config),
             watchdogs.paused(gap_s, config) if active else None,
             watchdogs.teleop_silent(teleop_age, config) if mode is Mode.TELEOP else None,
-            # In motion time, which is the steady clock but in simulation: there a slow clock moves the arm as slowly.
-            watchdogs.chunk_silent(seconds(self._clock.read(now) - self._chunk_ns), self._first, config) if mode is Mode.POLICY else None,
+            watchdogs.chunk_silent(self._chunk_age_s(now), self._first, config) if mode is Mode.POLICY else None,
         ]
         if self._controller is not None:
             detail, since = self._controller
             checks.append(watchdogs.controller_failed(detail, seconds(now.steady_ns - since), config))
         return [c for c in checks if c is not None]
+
+    def _chunk_age_s(self, now: Now) -> float:
+        """On the steady clock; in simulation, where a slow clock moves the arm as slowly, motion time must say so too."""
+        steady, motion = self._chunk_ns
+        return seconds(min(now.steady_ns - steady, self._clock.read(now) - motion))
 
     def _clear_s(self, now: Now) -> float:
         """How long the emergency stop has been clear; infinite if it never was pressed."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from internvla_a1.core.priority import REALTIME, come_first
+from internvla_a1.core.priority import come_first
+
+_STARTING = 1  # before all that is ordinary, after an arm that moves
 
 
 def main() -> int:
-    come_first(REALTIME)  # until the node has read what it is to be
+    come_first(_STARTING)  # until the node has read what it is to be
 
     from internvla_a1.nodes.executor_node import ExecutorNode  # a second of imports
     from internvla_a1.ros.run import run_node

@@ -86,6 +86,7 @@ class Observer:
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="observer", daemon=True)
         self._thread.start()
+        come_first(REALTIME, (self._thread.native_id or 0,))  # what is heard late was not late
 
     def _hear(self) -> None:
         listen = self.node.create_subscription
