@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1.core.faults import Refusal
+from internvla_a1.core.priority import REALTIME, come_first
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
 from internvla_a1.launcher.commands import apply_defaults
