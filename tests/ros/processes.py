@@ -18,6 +18,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 
+from internvla_a1.launcher.process import die_with_parent
+
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = str(ROOT / "config" / "fastdds_localhost.xml")
 DOMAINS = range(41, 50)
@@ -67,9 +69,16 @@ class Graph:
             command += ["-p", f"{name}:={value}"]
         for remap in remaps:
             command += ["-r", remap]
+        ends_with_us = die_with_parent(os.getpid())  # a killed test leaves nothing that speaks to the next one
+
+        def prepare() -> None:
+            ends_with_us()
+            if limits is not None:
+                limits()
+
         with (self._logs / f"{module}.log").open("ab") as log:
             self.processes[module] = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=limits
+                command, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=prepare
             )
         return module
 

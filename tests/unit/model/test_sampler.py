@@ -73,7 +73,7 @@ def test_the_whole_sampler_compiles_as_one_graph() -> None:
     biases, step = list(denoiser.biases(2, False).values()), time_steps(2)[1]
     with torch.no_grad():
         compiled = torch.compile(denoiser.run, fullgraph=True, backend="aot_eager")
-        assert torch.allclose(compiled(noise.clone(), biases, step), denoiser.run(noise.clone(), biases, step), atol=1e-6)
+        assert torch.allclose(compiled(noise.clone(), biases, step), denoiser.run(noise.clone(), biases, step), atol=1e-5)
 
 
 def test_the_sampler_reads_nothing_from_a_cuda_device() -> None:
