@@ -51,9 +51,12 @@ def system_ros() -> str | None:
 
 
 def check_python() -> str:
-    """An interpreter that the pinned packages support: this one, or another on the PATH."""
+    """An interpreter that the pinned packages support: this one, or another on the PATH.
+
+    From within the virtual environment the one that it was made with: else it would look out of date, and be removed under our feet.
+    """
     if sys.version_info[:2] in PYTHONS:
-        return sys.executable
+        return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     for major, minor in reversed(PYTHONS):
         found = shutil.which(f"python{major}.{minor}")
         if found:

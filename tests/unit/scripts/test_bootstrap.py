@@ -74,3 +74,12 @@ def test_a_path_with_a_space_is_refused_at_once(tmp_path) -> None:
     (folder / "bootstrap.py").write_text(SCRIPT.read_text())
     done = subprocess.run([sys.executable, str(folder / "bootstrap.py"), "true"], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1 and "space in the path" in done.stderr
+
+
+def test_from_within_an_environment_it_is_the_interpreter_that_made_it(tmp_path) -> None:
+    """Else `make` in an activated environment would take it for another one's, and remove it while it runs in it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True, timeout=60)
+    ask = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import bootstrap; print(bootstrap.check_python())"
+    inside = subprocess.run([str(tmp_path / "venv" / "bin" / "python"), "-c", ask], capture_output=True, text=True, check=True, timeout=30)
+    outside = subprocess.run([sys._base_executable, "-c", ask], capture_output=True, text=True, check=True, timeout=30)
+    assert inside.stdout == outside.stdout and str(tmp_path) not in inside.stdout
