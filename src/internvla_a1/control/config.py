@@ -29,7 +29,7 @@ class ExecutorConfig:
     """Defaults of faults.md. `metadata` of each field holds unit, min, max or choices, and the description, for the node's parameters."""
 
     tick_s: float = _number(0.01, "s", 0.002, 0.05, "period of the control tick")
-    publish_every: int = _number(2, "ticks", 1, 5, "a segment goes out every so many ticks, half as often from a chunk, at once at a change")
+    publish_every: int = _number(2, "ticks", 1, 5, "a segment goes out every so many ticks, half as often from a chunk, at once on change")
     cover_s: float = _number(0.2, "s", 0.1, 0.4, "how far ahead a segment follows the reference before its braking tail")
     servo_lag_s: float = _number(0.04, "s", 0.0, 0.1, "how far the arm is behind what it is told: it brakes earlier to be at rest in time")
     soft_margin_rad: float = _number(0.05, "rad", 0.0, 0.5, "commands stay this far inside the position limits of revolute joints")
