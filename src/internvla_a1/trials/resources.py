@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-from numpy.lib.stride_tricks import sliding_window_view
 
-WARM_UP_S = 300.0  # of each life of a process: imports, first messages, heaps that come to their size (perception: 2 MB at once, 257 s in)
-_PEAK = 12  # samples, a minute
+WARM_UP_S = 90.0  # of each life of a process: imports, first messages, pools that fill
 _LEAST = 24  # samples of a life after that, for a slope of its own
 
 
@@ -71,17 +69,14 @@ class Resources:
         return np.array([[r.at_s, r.pid, r.private_mb, r.resident_mb, r.descriptors, r.threads] for r in self._rows if r.node == node])
 
     def growth(self, node: str) -> Growth:
-        """One slope for all lives of a node, each with a level of its own: what a leak would add per hour.
-
-        Of the largest value within a minute: a policy whose history of pictures was cleared is smaller for some seconds, which is no slope.
-        """
+        """One slope for all lives of a node, each with a level of its own: what a leak would add per hour."""
         rows = self.of(node)
         lives = [rows[rows[:, 1] == pid] for pid in dict.fromkeys(rows[:, 1])]
         warm = [life[life[:, 0] >= life[0, 0] + WARM_UP_S] for life in lives]
         warm = [life for life in warm if len(life) >= _LEAST]
         if not warm:
             return Growth(node, 0, 0.0, 0.0, 0.0, 0.0, 0, 0)
-        centred = np.vstack([life - life.mean(axis=0) for life in map(_peaks, warm)])
+        centred = np.vstack([life - life.mean(axis=0) for life in warm])
         t = centred[:, 0] / 3600
         slope, slope_resident = (float(t @ centred[:, k] / (t @ t)) for k in (2, 3))
         left = centred[:, 2] - slope * t
@@ -90,12 +85,6 @@ class Resources:
         descriptors, threads = (int(max(c[k] for c in changes)) for k in (4, 5))
         hours = sum(float(np.ptp(life[:, 0])) for life in warm) / 3600
         return Growth(node, len(warm), round(hours, 3), slope, error, slope_resident, descriptors, threads)
-
-
-def _peaks(life: np.ndarray) -> np.ndarray:
-    """The same life with each look at memory replaced by the largest of the _PEAK looks up to it; the first of them are left out."""
-    memory = sliding_window_view(life[:, 2:4], _PEAK, axis=0).max(axis=-1)
-    return np.column_stack([life[_PEAK - 1 :, :2], memory, life[_PEAK - 1 :, 4:]])
 
 
 def _start(life: np.ndarray) -> np.ndarray:

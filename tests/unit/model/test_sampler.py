@@ -68,6 +68,7 @@ def test_buffers_and_fresh_tensors_give_the_same_chunk() -> None:
 
 
 def test_the_whole_sampler_compiles_as_one_graph() -> None:
+    torch.manual_seed(0)
     model = small_model("tiny", layers=1)
     denoiser, noise = filled(model), noise_for(model)
     biases, step = list(denoiser.biases(2, False).values()), time_steps(2)[1]

@@ -69,15 +69,6 @@ def test_the_slope_is_that_after_warm_up_whatever_level_each_life_begins_at(mb_h
     assert growth.private_mb_h == pytest.approx(mb_h, abs=0.2)
 
 
-@pytest.mark.parametrize("mb_h", [0.0, 3.0])
-def test_memory_that_is_given_back_for_a_while_is_no_slope_and_hides_none(mb_h: float) -> None:
-    resources = books(mb_h=mb_h)
-    for k in range(100, len(resources._rows), 23):  # a history is cleared, every two minutes, and fills again
-        for dip in resources._rows[k : k + 4]:
-            resources._rows[resources._rows.index(dip)] = dip._replace(private_mb=dip.private_mb - 15.0)
-    assert resources.growth("executor").private_mb_h == pytest.approx(mb_h, abs=0.3)
-
-
 def test_too_short_a_run_says_so_and_judges_no_slope() -> None:
     verdict = judge(log(minutes=2.0), books(mb_h=50.0, minutes=2.0))
     assert verdict.ok and any("too short for a slope" in line for line in verdict.lines)
