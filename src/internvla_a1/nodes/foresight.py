@@ -56,6 +56,8 @@ class ForesightParams:
 class ForesightNode(ManagedNode):
     """Thin: newest observation, chunk and foresight in; pictures, markers, ghost and score out."""
 
+    SPARE_MB = 16
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("foresight", ForesightParams, **kwargs)
         self._newest: Observation | None = None

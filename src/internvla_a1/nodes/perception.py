@@ -42,6 +42,8 @@ class PerceptionParams(PerceptionConfig):
 class PerceptionNode(ManagedNode):
     """Thin: decode, hand over, publish what comes back."""
 
+    SPARE_MB = 16
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("perception", PerceptionParams, **kwargs)
 

@@ -60,6 +60,8 @@ class Job:
 class PolicyNode(ManagedNode):
     """Thin: messages to values, values to the thread, results to messages."""
 
+    SPARE_MB = 48  # with the pictures of its history
+
     def __init__(self, make: Callable[..., Policy] = make_policy, **kwargs: Any) -> None:
         """make: gives the policy, as policy.registry.make_policy does."""
         super().__init__("policy", PolicyParams, **kwargs)

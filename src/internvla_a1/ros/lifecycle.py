@@ -6,7 +6,7 @@ vanishes without a log.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from lifecycle_msgs.msg import State
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -35,6 +35,8 @@ class ManagedNode(Wiring, LifecycleNode):
     configure: make everything with publisher(), subscription(), timer(), service(); raise InternVLAError to stay unconfigured.
     Subscriptions are deaf while the node is inactive (unless made with always=True); timers run from configure on.
     """
+
+    SPARE_MB: ClassVar[int] = 0  # heap made ready before the node is active; for nodes that take pictures
 
     def __init__(self, name: str, params_type: type, **kwargs: Any) -> None:
         self._active = False
@@ -87,7 +89,7 @@ class ManagedNode(Wiring, LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self.activate()
-            settle()
+            settle(self.SPARE_MB)
         except Exception as error:
             self._report("activate", error)
             return FAILURE

@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from internvla_a1.core.errors import InternVLAError
-from internvla_a1.core.memory import settle, steady_heap
+from internvla_a1.core.memory import settle, steady_heap, tidy
 
 LIMIT_S = 1.8
 _DEAF_S = 1.9  # by then not even the watcher came to act
@@ -44,6 +44,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
             settle()
             while not stopping.done():
                 executor.spin_until_future_complete(stopping, timeout_sec=_SPIN_S)
+                tidy()
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
         except InternVLAError as error:
