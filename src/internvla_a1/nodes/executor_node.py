@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import numpy as np
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState
@@ -32,6 +33,7 @@ from internvla_a1.ros.arm_drivers import DRIVERS, make_driver
 from internvla_a1.ros.lifecycle import ManagedNode
 from internvla_a1.ros.params import flag, integer, number, text
 from internvla_a1.ros.time import stamp_ns
+from internvla_a1.ros.urdf import load_urdf
 
 _WATCH_PUBLISHERS_S = 0.25
 _FLUSH_S = 0.2
@@ -95,9 +97,10 @@ class ExecutorNode(ManagedNode):
     def configure(self, params: ExecutorParams) -> None:
         self.params, self._lead_ns = params, nanoseconds(params.lead_s)
         self.robot = load_robot(find(params.robot))
-        self.gate = make_gate(params.collision, self.robot, self.get_logger().warning)
+        read = cache(load_urdf)  # expanding a xacro file takes as long as all the rest of this, and an arm waits
+        self.gate = make_gate(params.collision, self.robot, self.get_logger().warning, read)
         self.core = core = Executor(self.robot, params.core, self.gate)  # in HOLD; faults latch across deactivation
-        self.planner = make_planner(params.planner, self.robot, core.limits, self.gate, self.get_logger().warning)
+        self.planner = make_planner(params.planner, self.robot, core.limits, self.gate, self.get_logger().warning, read)
         self.driver = make_driver(params.driver, self, self.robot, self._on_controller)
         self._status_out = self.publisher(ExecutorStatus, "executor/status", qos.RELIABLE)
         self._handover_out = self.publisher(HandoverState, "handover/state", qos.LATCHED)

@@ -44,18 +44,23 @@ class _Embedded:
         return motion if isinstance(motion, Refusal) else (motion.times_s, motion.positions)
 
 
-def make_gate(kind: str, robot: RobotSpec, warn: Callable[[str], None]) -> CollisionGate | None:
+def make_gate(
+    kind: str, robot: RobotSpec, warn: Callable[[str], None], read: Callable[[str], str] = load_urdf
+) -> CollisionGate | None:
     """kind auto: pinocchio, whose time for a chunk is known, else MoveIt, with a warning where neither is here; moveit, pinocchio:
-    required; none: without. Raises MissingDependencyError or ConfigError."""
-    makers = {"pinocchio": _pinocchio_gate, "moveit": _moveit_gate}
+    required; none: without. read: gives the text of the robot's URDF. Raises MissingDependencyError or ConfigError."""
+    makers: dict[str, Callable[[], CollisionGate]] = {
+        "pinocchio": lambda: PinocchioGate(robot, read(robot.urdf), _srdf(robot)),
+        "moveit": lambda: _moveit_gate(robot),
+    }
     if kind == "none":
         return None
     if kind != "auto":
-        return makers[kind](robot)
+        return makers[kind]()
     why = []
     for make in makers.values():
         try:
-            return make(robot)
+            return make()
         except MissingDependencyError as error:
             why.append(str(error))
     warn(f"no collision check: {'; '.join(why)}")
@@ -69,18 +74,21 @@ def _moveit_gate(robot: RobotSpec) -> CollisionGate:
     return StateGate(scene.name, scene.hit, robot)
 
 
-def _pinocchio_gate(robot: RobotSpec) -> CollisionGate:
-    return PinocchioGate(robot, load_urdf(robot.urdf), _srdf(robot))
-
-
-def make_planner(kind: str, robot: RobotSpec, limits: Limits, gate: CollisionGate | None, warn: Callable[[str], None]) -> Planner:
+def make_planner(
+    kind: str,
+    robot: RobotSpec,
+    limits: Limits,
+    gate: CollisionGate | None,
+    warn: Callable[[str], None],
+    read: Callable[[str], str] = load_urdf,
+) -> Planner:
     """kind auto: the first of MoveIt, roboplan and the core's own that is here; another of PLANNERS: that one, required.
 
-    limits: the executor's. Raises MissingDependencyError or ConfigError.
+    limits: the executor's. read: gives the text of the robot's URDF. Raises MissingDependencyError or ConfigError.
     """
     makers: dict[str, Callable[[], Planner]] = {
         "moveit": lambda: _moveit(robot),
-        "roboplan": lambda: _Embedded(RoboplanPlanner(robot, limits, load_urdf(robot.urdf), _srdf(robot), gate=gate)),
+        "roboplan": lambda: _Embedded(RoboplanPlanner(robot, limits, read(robot.urdf), _srdf(robot), gate=gate)),
         "own": lambda: _Embedded(JointPlanner(limits, gate, tries=_OWN_TRIES)),
     }
     if kind != "auto":

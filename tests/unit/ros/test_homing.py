@@ -66,13 +66,16 @@ def test_the_first_planner_that_is_installed_is_used_unless_another_is_asked_for
 
 
 @pytest.mark.skipif(HAS_MOVEIT, reason="moveit_py is installed here")
-def test_a_robot_that_roboplan_cannot_read_is_said_and_planned_for_all_the_same(monkeypatch):
+def test_a_robot_that_roboplan_cannot_read_is_said_and_planned_for_all_the_same():
     said = []
-    monkeypatch.setattr(homing, "load_urdf", lambda _: "<robot name='no_joints'><link name='base'/></robot>")
-    assert make_planner("auto", ROBOT, LIMITS, None, said.append).name == "straight"
+
+    def read(_):
+        return "<robot name='no_joints'><link name='base'/></robot>"
+
+    assert make_planner("auto", ROBOT, LIMITS, None, said.append, read).name == "straight"
     assert len(said) == 1 and said[0].startswith("roboplan is not used")
     with pytest.raises(ConfigError):
-        make_planner("roboplan", ROBOT, LIMITS, None, print)
+        make_planner("roboplan", ROBOT, LIMITS, None, print, read)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cv_bridge") is not None, reason="cv_bridge is installed here")
