@@ -48,3 +48,18 @@ print(during - before, resident_mb() - before)
     during, after = run(body)
     assert during < 0.5
     assert after < 0.5
+
+
+def test_spare_heap_is_not_in_use_and_what_leaks_into_it_is() -> None:
+    body = """
+from internvla_a1.core.memory import heap_in_use_mb
+before = heap_in_use_mb()
+settle(8)
+spare, resident = heap_in_use_mb(), resident_mb()
+leak = [bytes(10_000) for _ in range(400)]
+print(spare - before, heap_in_use_mb() - spare, resident_mb() - resident)
+"""
+    spare, leaked, resident = run(body)
+    assert abs(spare) < 0.2
+    assert 3.9 < leaked < 4.2
+    assert resident < 0.5

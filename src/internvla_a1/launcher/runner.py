@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from internvla_a1.core.memory import settle
+from internvla_a1.core.memory import settle, steady_heap, tidy
 from internvla_a1.launcher.commands import command, environment
 from internvla_a1.launcher.display import Display, Row
 from internvla_a1.launcher.guard import Guard
@@ -79,6 +79,7 @@ class Runner:
         """0 when every node ended well or when asked to, 1 when one failed or had to be killed."""
         for message in self._messages:
             self._display.note(message)
+        steady_heap()
         settle()
         with self._signals():
             try:
@@ -101,6 +102,7 @@ class Runner:
         if now >= self._next_refresh:
             self._display.rows([self._row(slot, now) for slot in self._slots])
             self._next_refresh = now + _REFRESH_S
+            tidy()
         if not any(slot.child for slot in self._slots) and (self._stopping or all(s.start_at is None for s in self._slots)):
             return False
         for key, _ in self._selector.select(0.1 if self._stopping is not None else self._wait_s(now)):

@@ -11,6 +11,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from internvla_a1.core.faults import Refusal
+from internvla_a1.core.memory import heap_in_use_mb
 from internvla_a1.ros import qos
 
 OK = 0
@@ -68,6 +69,9 @@ class Diagnostics:
     def publish(self) -> None:
         """Publish the present state; called by the timer."""
         level, message = self._health() if self._health else (OK, "ok")
+        heap = heap_in_use_mb()
+        if heap is not None:
+            self.set("heap_mb", heap)
         values = {**self._values, **{k: str(v) for k, v in sorted(self.counters.items())}}
         if self.last_refusal:
             values["last_refusal"] = self.last_refusal

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 
 from internvla_a1.core.errors import InternVLAError
-from internvla_a1.core.memory import settle
+from internvla_a1.core.memory import SPARE_MB, settle
 from internvla_a1.ros import diagnostics
 from internvla_a1.ros.wiring import Wiring
 
@@ -36,7 +36,7 @@ class ManagedNode(Wiring, LifecycleNode):
     Subscriptions are deaf while the node is inactive (unless made with always=True); timers run from configure on.
     """
 
-    SPARE_MB: ClassVar[int] = 0  # heap made ready before the node is active; for nodes that take pictures
+    SPARE_MB: ClassVar[int] = SPARE_MB  # heap made ready before the node is active; more for nodes that take pictures
 
     def __init__(self, name: str, params_type: type, **kwargs: Any) -> None:
         self._active = False

@@ -13,7 +13,10 @@ _LEAST = 24  # samples of a life after that, for a slope of its own
 
 
 class Row(NamedTuple):
-    """One look at one process. private_mb: memory of its own; resident_mb: with shared segments, which fill up to their fixed size."""
+    """One look at one process. private_mb: memory of its own; resident_mb: with shared segments, which fill up to their fixed size.
+
+    heap_mb: what its malloc has given out, as it says itself (spare heap would hide a leak for hours); None where it does not say.
+    """
 
     at_s: float
     node: str
@@ -22,11 +25,15 @@ class Row(NamedTuple):
     resident_mb: float
     descriptors: int
     threads: int
+    heap_mb: float | None = None
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Of one node: lives long enough to count, hours watched, slopes per hour, largest change of descriptors and threads within a life."""
+    """Of one node: lives long enough to count, hours watched, slopes per hour, largest change of descriptors and threads within a life.
+
+    heap_mb_h: of the peaks of each minute, since what a node holds comes and goes (pictures, histories); NaN where it did not say.
+    """
 
     node: str
     lives: int
@@ -36,6 +43,7 @@ class Growth:
     resident_mb_h: float
     descriptors: int
     threads: int
+    heap_mb_h: float = float("nan")
 
 
 class Resources:
@@ -44,17 +52,16 @@ class Resources:
     def __init__(self) -> None:
         self._rows: list[Row] = []
 
-    def sample(self, at_s: float, pids: dict[str, int]) -> None:
-        """Look at each process once; one that is gone is left out."""
+    def sample(self, at_s: float, pids: dict[str, int], heaps_mb: dict[str, float]) -> None:
+        """Look at each process once; one that is gone is left out. heaps_mb: what they say of their heaps."""
         for node, pid in pids.items():
             try:
                 process = psutil.Process(pid)
                 with process.oneshot():
                     memory = process.memory_info()
                     private = memory.rss - memory.shared
-                    self._rows.append(
-                        Row(round(at_s, 1), node, pid, private / 1e6, memory.rss / 1e6, process.num_fds(), process.num_threads())
-                    )
+                    held = process.num_fds(), process.num_threads(), heaps_mb.get(node)
+                    self._rows.append(Row(round(at_s, 1), node, pid, private / 1e6, memory.rss / 1e6, *held))
             except psutil.Error:
                 continue
 
@@ -65,8 +72,9 @@ class Resources:
         return sorted({row.node for row in self._rows})
 
     def of(self, node: str) -> np.ndarray:
-        """(samples, 6): s, pid, private MB, resident MB, descriptors, threads."""
-        return np.array([[r.at_s, r.pid, r.private_mb, r.resident_mb, r.descriptors, r.threads] for r in self._rows if r.node == node])
+        """(samples, 7): s, pid, private MB, resident MB, descriptors, threads, heap MB (NaN where not told)."""
+        rows = [[r.at_s, r.pid, r.private_mb, r.resident_mb, r.descriptors, r.threads, r.heap_mb] for r in self._rows if r.node == node]
+        return np.array(rows, dtype=np.float64)
 
     def growth(self, node: str) -> Growth:
         """One slope for all lives of a node, each with a level of its own: what a leak would add per hour."""
@@ -84,7 +92,18 @@ class Resources:
         changes = [np.abs(_end(life) - _start(life)) for life in warm]
         descriptors, threads = (int(max(c[k] for c in changes)) for k in (4, 5))
         hours = sum(float(np.ptp(life[:, 0])) for life in warm) / 3600
-        return Growth(node, len(warm), round(hours, 3), slope, error, slope_resident, descriptors, threads)
+        return Growth(node, len(warm), round(hours, 3), slope, error, slope_resident, descriptors, threads, _heap_slope(warm))
+
+
+def _heap_slope(lives: list[np.ndarray]) -> float:
+    """MB/h of the largest values of each minute, one slope for all lives."""
+    peaks = []
+    for life in lives:
+        minute = ((life[:, 0] - life[0, 0]) // 60).astype(int)
+        each = [life[minute == m] for m in np.unique(minute)]
+        peaks.append(np.array([(rows[:, 0].mean() / 3600, rows[:, 6].max()) for rows in each]))
+    t, heap = np.vstack([p - p.mean(axis=0) for p in peaks]).T
+    return float(t @ heap / (t @ t))
 
 
 def _start(life: np.ndarray) -> np.ndarray:

@@ -129,7 +129,8 @@ class _Soak:
             self._sample(now - self._began)
 
     def _sample(self, at_s: float) -> None:
-        self._resources.sample(at_s, {**self._o.pids, "runner": self._stack.pid})
+        heaps = {node: float(told["heap_mb"]) for node, told in list(self._o.diagnostics.items()) if "heap_mb" in told}
+        self._resources.sample(at_s, {**self._o.pids, "runner": self._stack.pid}, heaps)
         self._log.score.append((round(at_s, 1), *self._o.score[1:]))
         cell = self._o.diagnostics.get("cell", {})
         counts = [int(cell.get(f"limit_violations/{kind}", 0)) for kind in ("position", "velocity", "acceleration")]

@@ -57,12 +57,14 @@ def judge(log: Log, resources: Resources) -> Verdict:
         if g.hours < 0.1:
             lines.append(f"{node:<18} watched for {60 * g.hours:.0f} min after warm-up: too short for a slope")
             continue
-        kept = g.private_mb_h < SLOPE_MB_H and max(g.descriptors, g.threads) <= _FLAT
+        leaks = g.heap_mb_h >= SLOPE_MB_H  # not where it is not told
+        kept = g.private_mb_h < SLOPE_MB_H and not leaks and max(g.descriptors, g.threads) <= _FLAT
         ok &= kept
+        heap = "not told" if np.isnan(g.heap_mb_h) else f"{g.heap_mb_h:+.2f}"
         lines.append(
             f"{node:<18} memory {g.private_mb_h:+.2f} +- {g.error_mb_h:.2f} MB/h (promised < {SLOPE_MB_H:g}; with shared segments "
-            f"{g.resident_mb_h:+.2f}), descriptors {g.descriptors:+d}, threads {g.threads:+d} (promised within {_FLAT}), "
-            f"{60 * g.hours:.0f} min of {g.lives} lives"
+            f"{g.resident_mb_h:+.2f}; heap in use {heap}), descriptors {g.descriptors:+d}, threads {g.threads:+d} "
+            f"(promised within {_FLAT}), {60 * g.hours:.0f} min of {g.lives} lives"
             f"{'' if kept else '  MISSED'}"
         )
     return Verdict(bool(ok), lines, numbers)

@@ -22,7 +22,8 @@ def log(violations: int = 0, parcel_every_s: float = 10.0, minutes: float = MINU
 
 
 def books(
-    mb_h: float = 0.0, descriptors: int = 0, threads: int = 0, resident_mb: float = 140.0, lives: int = 1, minutes: float = MINUTES
+    mb_h: float = 0.0, descriptors: int = 0, threads: int = 0, resident_mb: float = 140.0, lives: int = 1, minutes: float = MINUTES,
+    heap_mb_h: float = 0.0,
 ) -> Resources:
     """The executor, in so many lives; each begins at a level of its own and fills up while it warms up."""
     resources, rng = Resources(), np.random.default_rng(0)
@@ -32,7 +33,9 @@ def books(
         warming = 40.0 * min(into / WARM_UP_S, 1.0)
         private = 80 + 10 * life + warming + mb_h * into / 3600 + 0.02 * rng.normal()
         grown = into / life_s
-        row = Row(at, "executor", 100 + int(life), private, resident_mb, 40 + round(descriptors * grown), 9 + round(threads * grown))
+        heap = 20 + 5 * life + heap_mb_h * into / 3600 - 10 * (rng.random() < 0.2)  # histories are cleared now and then
+        held = 40 + round(descriptors * grown), 9 + round(threads * grown)
+        row = Row(at, "executor", 100 + int(life), private, resident_mb, *held, heap)
         resources._rows.append(row)
         at += 5.0
     return resources
@@ -52,11 +55,12 @@ def test_a_flat_run_without_violations_is_kept_and_every_bar_is_said() -> None:
         (log(violations=1), books()),
         (log(parcel_every_s=200.0), books()),
         (log(), books(mb_h=2.0)),
+        (log(), books(heap_mb_h=2.0)),
         (log(), books(descriptors=8)),
         (log(), books(threads=8)),
         (log(), books(resident_mb=250.0)),
     ],
-    ids=["violation", "no parcels", "memory", "descriptors", "threads", "large executor"],
+    ids=["violation", "no parcels", "memory", "heap within what is spare", "descriptors", "threads", "large executor"],
 )
 def test_each_broken_promise_counts(book: Log, resources: Resources) -> None:
     assert not judge(book, resources).ok
