@@ -157,8 +157,10 @@ class CellNode(PlainNode):
         # The truth of a picture goes out with the next step: now the darkroom needs the interpreter to begin.
         self._ready_scene, self._scene = self._scene, None
         if self._camera_schedule.due(now):
-            self._scene = scene_of(self.cell, stamp)
-            self.darkroom.take(stamp)
+            if self.darkroom.take(stamp) or self.darkroom.error:
+                self._scene = scene_of(self.cell, stamp)
+            else:
+                self._camera_schedule.put_off()  # a few ms late: a policy that waits for it would otherwise wait for the one after it
         if self._overview is not None and self._overview_schedule.due(now):
             self._overview.take(stamp)
         if self.viewer is not None:

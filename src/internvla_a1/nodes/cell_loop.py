@@ -38,17 +38,24 @@ class Schedule:
     def __init__(self, rate_hz: float) -> None:
         self._period_ns = round(NS / rate_hz) if rate_hz > 0 else 0
         self._next_ns = 0
+        self._owed = False
 
     def due(self, ns: int) -> bool:
         """Whether something is to be done at cell time `ns`."""
-        if not self._period_ns or ns < self._next_ns:
+        if not self._period_ns or (ns < self._next_ns and not self._owed):
             return False
-        self._next_ns = max(self._next_ns + self._period_ns, ns + 1)
+        self._owed = False
+        if ns >= self._next_ns:
+            self._next_ns = max(self._next_ns + self._period_ns, ns + 1)
         return True
+
+    def put_off(self) -> None:
+        """What was due could not be done: it is due at the next call. The instants after it stay as they were."""
+        self._owed = True
 
     def restart(self) -> None:
         """Cell time begins at 0 again."""
-        self._next_ns = 0
+        self._next_ns, self._owed = 0, False
 
 
 class Darkroom:
@@ -76,7 +83,7 @@ class Darkroom:
         """Copy the state and have its pictures made; False where the last ones are not finished. Call with the cell locked."""
         with self._wake:
             if self._busy or self.error:
-                self._counters["frames_skipped"] += 1
+                self._counters["frames_put_off"] += 1
                 return False
             copy_state(self._cell, self._data)
             self._stamp_ns, self._busy = stamp_ns, True

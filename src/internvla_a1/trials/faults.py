@@ -127,7 +127,9 @@ def _play(
                     progress.advance(bar)
                     if not trial.kept:
                         said = [f"{s.mode}: {s.reason}" for s in list(bench.o.said)[-3:]]
-                        progress.console.print(f"{figure.what}: {trial.measured:.3f}, allowed {trial.allowed:.3f}; {said}")
+                        kept = path.parent / f"missed_{figure.name}_{counts[figure.name]}.npz"
+                        bench.keep(kept)
+                        progress.console.print(f"{figure.what}: {trial.measured:.3f}, allowed {trial.allowed:.3f}; {said}; {kept.name}")
                 if bench.violations() > violations:
                     violations = bench.violations()
                     cell = bench.o.diagnostics.get("cell", {})

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,15 @@ class Bench:
         """Position, velocity and acceleration, in the simulator's own log."""
         cell = self.o.diagnostics.get("cell", {})
         return sum(int(cell.get(f"limit_violations/{kind}", 0)) for kind in ("position", "velocity", "acceleration"))
+
+    def keep(self, path: Path) -> None:
+        """What the arm did and was told in the last 5 s, to look at later. Times: steady s."""
+        since = time.monotonic() - 5.0
+        rows = [m for m in list(self.o.measured) if m.at > since]
+        told = [t for t in list(self.o.told) if t.at > since]
+        positions = {f"told_{i}": t.segment.positions for i, t in enumerate(told)}
+        at, q, v = ([getattr(m, name) for m in rows] for name in ("at", "q", "v"))
+        np.savez_compressed(path, at=at, q=q, v=v, told_at=[t.at for t in told], **positions)
 
     def signal(self, node: str, number: int) -> int:
         """Returns the pid that got it."""
