@@ -132,9 +132,10 @@ class Bench:
         since = time.monotonic() - 5.0
         rows = [m for m in list(self.o.measured) if m.at > since]
         told = [t for t in list(self.o.told) if t.at > since]
-        positions = {f"told_{i}": t.segment.positions for i, t in enumerate(told)}
         at, q, v = ([getattr(m, name) for m in rows] for name in ("at", "q", "v"))
-        np.savez_compressed(path, at=at, q=q, v=v, told_at=[t.at for t in told], **positions)
+        steps = [t.segment.positions for t in told]
+        positions = np.concatenate(steps) if steps else np.zeros((0, len(self.o.robot.joint_names)))
+        np.savez_compressed(path, at=at, q=q, v=v, told_at=[t.at for t in told], told_steps=[len(s) for s in steps], told=positions)
 
     def signal(self, node: str, number: int) -> int:
         """Returns the pid that got it."""
