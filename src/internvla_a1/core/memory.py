@@ -7,22 +7,21 @@ import ctypes
 import gc
 
 # mallopt's of glibc
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_ARENAS = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PICTURES = 32 * 2**20  # the most that glibc takes
 _KEPT = 256 * 2**20
 SPARE_MB = 2
 
 
 def steady_heap() -> None:
-    """Called before threads begin. All buffers of up to 32 MB come from one heap, which keeps what it has once needed.
+    """Called before threads begin. All buffers of up to 32 MB come from heaps, which keep what they have once needed.
 
-    By default each thread of the middleware opens a heap of its own, and glibc learns the size of pictures as they pass: it maps and
-    unmaps each at first, moves them into the heaps later, and trims those; so a process grows by megabytes minutes after its start.
+    By default glibc learns the size of pictures as they pass: it maps and unmaps each at first, moves them into the heaps later, and trims
+    those; so a process grows by megabytes minutes after its start. Each thread keeps a heap of its own: where one with real-time priority
+    shared its heap, it would wait for the lock of it while an ordinary one that holds it is kept from running.
     """
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, _ARENAS)
         libc.mallopt(_M_MMAP_THRESHOLD, _PICTURES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 class Growth:
     """Of one node: lives long enough to count, hours watched, slopes per hour, largest change of descriptors and threads within a life.
 
-    heap_mb_h: of the peaks of each minute, since what a node holds comes and goes (pictures, histories); NaN where it did not say.
+    heap_mb_h: median from minute to minute, so that a queue that fills once does not count; NaN where it did not say.
     """
 
     node: str
@@ -96,14 +96,13 @@ class Resources:
 
 
 def _heap_slope(lives: list[np.ndarray]) -> float:
-    """MB/h of the largest values of each minute, one slope for all lives."""
-    peaks = []
+    """MB/h from each minute's largest value to that of the next, the median of them: what a node holds comes and goes, a leak goes on."""
+    rises = [np.zeros(0)]
     for life in lives:
         minute = ((life[:, 0] - life[0, 0]) // 60).astype(int)
-        each = [life[minute == m] for m in np.unique(minute)]
-        peaks.append(np.array([(rows[:, 0].mean() / 3600, rows[:, 6].max()) for rows in each]))
-    t, heap = np.vstack([p - p.mean(axis=0) for p in peaks]).T
-    return float(t @ heap / (t @ t))
+        rises.append(np.diff([life[minute == m, 6].max() for m in np.unique(minute)]))
+    each = np.concatenate(rises)
+    return 60.0 * float(np.median(each)) if len(each) else float("nan")
 
 
 def _start(life: np.ndarray) -> np.ndarray:
