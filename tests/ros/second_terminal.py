@@ -14,6 +14,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+OWN_SILENCE_S = 0.08  # a device that is silent for 0.1 s loses the arm: where this process was kept from speaking, it drives once more
+
 rclpy.init()
 node = rclpy.create_node("second_terminal", parameter_overrides=[Parameter("use_sim_time", value=True)])
 heard: dict[str, object] = {}
@@ -59,18 +61,20 @@ def travel(seconds: float) -> float:
     return max(abs(q - before[name]) for name, q in where().items())
 
 
-def drive(offset: float, seconds: float) -> tuple[bool, float]:
-    """Command joint_1 by hand, slowly by `offset` rad; whether teleop had the arm, and how far the joint went."""
+def drive(offset: float, seconds: float) -> tuple[bool, float, float]:
+    """Command joint_1 by hand, slowly by `offset` rad; whether teleop had the arm, how far the joint went, longest own silence (s)."""
     names, start = list(heard["status"].joint_names), where()
     began, had = time.monotonic(), False
+    spoke, silence = began, 0.0
     while (passed := time.monotonic() - began) < seconds:
         target = dict(start, joint_1=start["joint_1"] + offset * min(1.0, passed / (0.7 * seconds)))
         message = JointTrajectory(joint_names=names, points=[JointTrajectoryPoint(positions=[target[n] for n in names])])
         message.header.stamp = node.get_clock().now().to_msg()
         commands.publish(message)
+        spoke, silence = time.monotonic(), max(silence, time.monotonic() - spoke)
         until(lambda: False, 0.02)
         had = had or mode_is(HandoverState.TELEOP)
-    return had, where()["joint_1"] - start["joint_1"]
+    return had, where()["joint_1"] - start["joint_1"], silence
 
 
 def graph() -> dict[str, dict]:
@@ -109,8 +113,11 @@ said["services"] = [name for name, _ in node.get_service_names_and_types()]
 said["hold"] = ask("hold", HandoverState.HOLD)
 until(lambda: False, 1.0)
 said["held travel"] = travel(1.0)
-said["teleop asked"] = ask("teleop", HandoverState.TELEOP)
-said["teleop"], said["driven"] = drive(0.15, 2.0)
+for _ in range(5):
+    said["teleop asked"] = ask("teleop", HandoverState.TELEOP)
+    said["teleop"], said["driven"], said["own silence"] = drive(0.15, 2.0)
+    if said["own silence"] < OWN_SILENCE_S or said["driven"] > 0.1:
+        break
 said["silence holds"] = until(lambda: mode_is(HandoverState.HOLD), 2.0)
 said["given back"] = ask("policy", HandoverState.POLICY)
 said["policy moves again"] = until(lambda: travel(0.5) > 0.05, 20.0)
