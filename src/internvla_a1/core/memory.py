@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 
 # mallopt's of glibc
@@ -21,7 +22,7 @@ def steady_heap() -> None:
     shared its heap, it would wait for the lock of it while an ordinary one that holds it is kept from running.
     """
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        libc = ctypes.CDLL(None)
+        libc = _libc()
         libc.mallopt(_M_MMAP_THRESHOLD, _PICTURES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
@@ -49,12 +50,17 @@ def tidy() -> None:
 def heap_in_use_mb() -> float | None:
     """MB that malloc has given out and not got back (Python's own small objects apart); None where the C library does not tell."""
     try:
-        tell = ctypes.CDLL(None).mallinfo2
+        tell = _libc().mallinfo2
     except (OSError, AttributeError):  # glibc from 2.33 on
         return None
     tell.restype = _MallInfo2
     info = tell()
     return float(info.uordblks + info.hblkhd) / 1e6
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 class _MallInfo2(ctypes.Structure):
@@ -67,7 +73,7 @@ class _MallInfo2(ctypes.Structure):
 def _touch(spare_mb: int) -> None:
     """Blocks that are taken, written to and given back stay with the heap (steady_heap), each below the size that it would map apart."""
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
+        libc = _libc()
         libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
         blocks = [libc.malloc(2**20) for _ in range(spare_mb)]
