@@ -74,6 +74,7 @@ def test_every_service_of_the_contract_is_there(said: dict[str, Any]) -> None:
 def test_a_person_pauses_takes_over_and_gives_back(said: dict[str, Any]) -> None:
     assert said["heard"] and said["policy"] and said["policy moves"]
     assert said["hold"] and said["held travel"] < 0.005
+    print("own silence", said["own silence"])
     assert said["teleop asked"] and said["teleop"] and 0.10 < said["driven"] < 0.17, said["own silence"]
     assert said["silence holds"], "the device fell silent, and the arm was not held"
     assert said["given back"] and said["policy moves again"]
