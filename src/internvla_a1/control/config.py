@@ -38,7 +38,8 @@ class ExecutorConfig:
     stop_acceleration_m_s2: float = _number(2.0, "m/s^2", 0.1, 20.0, "deceleration of an ordinary stop, prismatic joints")
     joint_state_age_s: float = _number(0.1, "s", 0.01, 1.0, "silence of the joint states after which the arm brakes")
     teleop_age_s: float = _number(0.1, "s", 0.02, 0.5, "silence of the teleop source after which the arm brakes")
-    max_open_loop_s: float = _number(0.5, "s", 0.1, 5.0, "silence after the newest chunk after which the arm brakes")
+    max_open_loop_s: float = _number(0.5, "s", 0.1, 5.0, "silence after the newest chunk after which the arm is put on hold")
+    brake_early_s: float = _number(0.08, "s", 0.0, 0.4, "so long before that the plan brakes, to be at rest in time; a chunk that comes is followed")
     first_chunk_s: float = _number(5.0, "s", 0.5, 60.0, "how long an armed executor waits, at rest, for the first chunk")
     min_ahead_s: float = _number(0.1, "s", 0.0, 1.0, "a chunk with less than this still ahead is refused")
     min_steps: int = _number(2, "steps", 2, 1000, "shortest horizon of a chunk")
@@ -79,6 +80,8 @@ class ExecutorConfig:
                 _check_number(f.name, value, isinstance(f.default, int), meta)
         if self.min_steps > self.max_steps:
             raise ConfigError(f"min_steps {self.min_steps} is above max_steps {self.max_steps}")
+        if self.brake_early_s >= self.max_open_loop_s:
+            raise ConfigError(f"brake_early_s {self.brake_early_s} must be below max_open_loop_s {self.max_open_loop_s}")
 
 
 def _check_number(name: str, value: Any, whole: bool, meta: Any) -> None:

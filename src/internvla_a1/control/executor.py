@@ -295,7 +295,7 @@ class Executor:
         if wanted is None or measured is None:
             self._mover.stop(supervisor.mode is Mode.ESTOP, knot)
             return
-        problem = self._mover.advance(wanted, knot, measured, self._ramp_s(), due)
+        problem = self._mover.advance(wanted, knot, measured, self._ramp_s(), due, self._until())
         if isinstance(problem, Refusal):
             self._count(problem)
         elif problem is not None:
@@ -313,6 +313,12 @@ class Executor:
             return self._chunks.reference(times)
         target = self._teleop.target(times)
         return None if target is None else reference_from(target)
+
+    def _until(self) -> int | None:
+        """Motion time up to which the newest chunk is followed, should no other come; None where no chunk leads."""
+        if self._motion is not None or self.supervisor.mode is not Mode.POLICY:
+            return None
+        return self._chunk_ns[1] + nanoseconds(self.config.max_open_loop_s - self.config.brake_early_s)
 
     def _arrived(self, motion: int) -> bool:
         if self._motion is None:

@@ -14,7 +14,7 @@ from internvla_a1.control.interface import Segment
 from internvla_a1.control.limiter import CELL_S, Deadline, Reference, Tracker, brake, follow
 from internvla_a1.control.limits import Limits, limits_of
 from internvla_a1.control.output import plan_refusal, segment_of, start_offset, waypoints
-from internvla_a1.control.plan import KNOT_NS, Plan, resting
+from internvla_a1.control.plan import CELL, KNOT_NS, Plan, resting
 from internvla_a1.control.watchdogs import moved_by_hand
 from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.faults import Fault, Reason, Refusal
@@ -105,10 +105,13 @@ class Mover:
         if np.abs(place - commanded).max() > self._config.start_tolerance:
             self._anchor(knot, place)
 
-    def advance(self, wanted: Reference, knot: int, measured: FloatArray, ramp_s: float, due: bool) -> Fault | Refusal | None:
+    def advance(
+        self, wanted: Reference, knot: int, measured: FloatArray, ramp_s: float, due: bool, until_ns: int | None = None
+    ) -> Fault | Refusal | None:
         """Follow `wanted`, at the inner instants of `times`. Returns what kept it from doing so.
 
-        ramp_s: time over which a source that just began gets its authority. due: whether a segment is to be sent.
+        ramp_s: time over which a source that just began gets its authority. due: whether a segment is to be sent. until_ns: motion
+        time at which the plan has to brake, whatever its cover.
         """
         if self.plan is None:
             self._anchor(knot, measured)
@@ -118,13 +121,15 @@ class Mover:
             self.authority = Authority(self.state(knot, measured)[0], knot * KNOT_NS, ramp_s)
         elif not (due or self._stopping or self.urgent):
             return None
-        before = self.plan
-        if before is None:
+        before, cells = self.plan, self._cells
+        if until_ns is not None:
+            cells = min(cells, (until_ns // KNOT_NS - knot) // CELL)
+        if before is None or cells < 1:  # the plan before goes on, and it ends at rest
             return None
         asked = self.authority.apply(wanted, self.times(knot)[1:-1])
         inside = np.clip(asked.q, self.bounds.lower, self.bounds.upper)
         free = inside == asked.q
-        planned = self._planned(before, knot, Reference(inside, asked.v * free, asked.a * free))
+        planned = self._planned(before, knot, Reference(inside, asked.v * free, asked.a * free), cells)
         if isinstance(planned, Refusal):  # the plan before goes on, and it ends at rest
             return planned
         plan, limited = planned
@@ -137,13 +142,13 @@ class Mover:
         self.limited = limited or not free.all()
         return None
 
-    def _planned(self, before: Plan, knot: int, ref: Reference) -> tuple[Plan, bool] | Refusal:
+    def _planned(self, before: Plan, knot: int, ref: Reference, most: int) -> tuple[Plan, bool] | Refusal:
         """A plan that may be sent, and whether a limit had a say. Near something it follows for a shorter time before it brakes.
 
         A chunk's waypoints are free, and so is a person's target; the braking tail off the way to them need not be.
         """
         touched = ""
-        for cells in sorted({self._cells, *(c for c in _SHORTER if c < self._cells)}, reverse=True):
+        for cells in sorted({most, *(c for c in _SHORTER if c < most)}, reverse=True):
             part = Reference(ref.q[: cells + 1], ref.v[: cells + 1], ref.a[: cells + 1])
             plan, limited = follow(before, knot, part, self.bounds, self._tracker, self._deadline)
             refusal = plan_refusal(plan, before, knot, self.bounds)

@@ -19,7 +19,6 @@ from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.sim.trajectory import Trajectory
 
 LEAD_S = 0.02  # what the executor node plans ahead of now
-OPEN_LOOP_S = 0.42  # max_open_loop_s of the demo's launch file
 _ORIGIN_NS = 1000 * NS  # of the steady clock
 
 
@@ -59,7 +58,7 @@ class ExecutorArm:
     """Tracker, limits, collision gate and watchdogs of `control.Executor` between chunk and controller, ticked as its node does."""
 
     def __init__(self, cell: Cell, gate: PinocchioGate | None) -> None:
-        config = ExecutorConfig(use_sim_time=True, max_open_loop_s=OPEN_LOOP_S, cover_s=ExecutorConfig().cover_s - LEAD_S)
+        config = ExecutorConfig(use_sim_time=True, cover_s=ExecutorConfig().cover_s - LEAD_S)
         self._cell, self._core, self._tick_s = cell, Executor(cell.robot, config, gate), config.tick_s
         self._left_s = 0.0  # until the next tick
         self._armed = False

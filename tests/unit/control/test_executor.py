@@ -301,3 +301,33 @@ def test_random_ticks_visit_every_mode_and_raise_nothing() -> None:
     assert result.exceptions == 0
     assert result.modes_seen == set(Mode)
     assert result.segments > 100
+
+
+def test_a_late_chunk_finds_the_arm_slowing_down_and_goes_on_with_it() -> None:
+    """Between 0.42 and 0.5 s after the newest chunk the plan brakes already; only then is the arm taken from the policy."""
+    rig = Rig().moving(1.0)
+    rig.send_chunk()
+    rig.step(40)
+    followed = rig.speed()
+    rig.step(8)
+    slowed = rig.speed()
+    assert rig.mode is Mode.POLICY and slowed < 0.7 * followed, (followed, slowed)
+    rig.send_chunk()
+    rig.step(15)
+    assert rig.mode is Mode.POLICY and rig.speed() > 0.8 * followed
+    a, limits = np.array(rig.log.a), rig.executor.limits
+    assert (np.abs(a) <= limits.acceleration + 1e-6).all()
+    rig.step(60)
+    assert rig.mode is Mode.HOLD and rig.until_rest() <= rig.braking_time()
+
+
+def test_a_silent_policy_leaves_the_arm_at_rest_by_the_limit_and_its_braking_time() -> None:
+    """However fast it moves: the braking begins early enough that a servo's lag fits in."""
+    for phase in range(10):
+        rig = Rig().moving(1.0 + 0.1 * phase)
+        rig.send_chunk()
+        heard, braking = rig.now.steady_ns, 0.0
+        while rig.speed() or rig.mode is Mode.POLICY:
+            braking = max(braking, rig.braking_time())
+            rig.step()
+        assert (rig.now.steady_ns - heard) / NS <= 0.5 + braking - 0.04

@@ -70,11 +70,12 @@ def test_buffers_and_fresh_tensors_give_the_same_chunk() -> None:
 def test_the_whole_sampler_compiles_as_one_graph() -> None:
     torch.manual_seed(0)
     model = small_model("tiny", layers=1)
+    model.mixture.kernels = None  # a graph leaves them out; how far they are from torch is test_small_kernels' matter
     denoiser, noise = filled(model), noise_for(model)
     biases, step = list(denoiser.biases(2, False).values()), time_steps(2)[1]
     with torch.no_grad():
         compiled = torch.compile(denoiser.run, fullgraph=True, backend="aot_eager")
-        assert torch.allclose(compiled(noise.clone(), biases, step), denoiser.run(noise.clone(), biases, step), atol=1e-5)
+        assert torch.allclose(compiled(noise.clone(), biases, step), denoiser.run(noise.clone(), biases, step), atol=1e-6)
 
 
 def test_the_sampler_reads_nothing_from_a_cuda_device() -> None:
