@@ -39,7 +39,7 @@ class ExecutorConfig:
     joint_state_age_s: float = _number(0.1, "s", 0.01, 1.0, "silence of the joint states after which the arm brakes")
     teleop_age_s: float = _number(0.1, "s", 0.02, 0.5, "silence of the teleop source after which the arm brakes")
     max_open_loop_s: float = _number(0.5, "s", 0.1, 5.0, "silence after the newest chunk after which the arm is put on hold")
-    brake_early_s: float = _number(0.08, "s", 0.0, 0.4, "so long before that the plan brakes, to be at rest in time; a chunk that comes is followed")
+    brake_early_s: float = _number(0.08, "s", 0.0, 0.4, "so long before that the plan brakes; a chunk that comes is followed")
     first_chunk_s: float = _number(5.0, "s", 0.5, 60.0, "how long an armed executor waits, at rest, for the first chunk")
     min_ahead_s: float = _number(0.1, "s", 0.0, 1.0, "a chunk with less than this still ahead is refused")
     min_steps: int = _number(2, "steps", 2, 1000, "shortest horizon of a chunk")
