@@ -214,6 +214,7 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "joint state watchdog": (watchdogs, "joint_state_silent", nothing, kept(inputs.row_06)),
     "teleop watchdog": (watchdogs, "teleop_silent", nothing, kept(people.row_23)),
     "chunk watchdog": (watchdogs, "chunk_silent", nothing, kept(policy.row_13)),
+    "early brake of a silent policy": (executor.Executor, "_until", nothing, kept(policy.row_13)),
     "emergency-stop heartbeat": (watchdogs, "estop_silent", nothing, kept(people.row_21)),
     "emergency stop": (watchdogs, "estop_pressed", nothing, kept(people.row_20)),
     "clock stopped": (watchdogs, "clock_stopped", nothing, kept(system.row_28)),

@@ -240,6 +240,7 @@ def test_woken_after_a_pause_it_hears_what_waited_before_it_ticks_again(sim):
         params=SimpleNamespace(tick_s=0.01, use_sim_time=sim), diagnostics=SimpleNamespace(count=counted.append),
         _ticked_ns=0, _stamp_ns=0, _awaited_ns=0, _waking=0,
     )  # fmt: skip
+    node._overslept = lambda now: ExecutorNode._overslept(node, now)
 
     def woken(at_s, clock_s):
         return ExecutorNode._just_woken(node, Now(round(at_s * 1e9), round(clock_s * 1e9)))
@@ -251,6 +252,26 @@ def test_woken_after_a_pause_it_hears_what_waited_before_it_ticks_again(sim):
     slow = [woken(t, 6.0 + t) for t in (1.60, 1.72, 1.84)]
     assert slow == [True, False, True], "a machine too slow for its ticks still ticks"
     assert counted == ["ticks_late"] * 5
+
+
+@pytest.mark.parametrize("sim", [False, True])
+def test_a_chunk_that_came_in_a_pause_is_judged_once_the_clock_was_heard(sim):
+    """Its stamp would be ahead of a /clock that this process has not heard yet, and it would be refused for that."""
+    done = []
+    times = iter([(1.15, 5.00), (1.15, 5.00), (1.16, 5.00), (1.17, 5.15), (1.17, 5.15)])
+    node = SimpleNamespace(
+        params=SimpleNamespace(tick_s=0.01, use_sim_time=sim), diagnostics=SimpleNamespace(count=lambda _: None), active=True,
+        now=lambda: Now(*(round(1e9 * t) for t in next(times))), core=SimpleNamespace(tick=lambda _: SimpleNamespace(segment=None)),
+        _take=done.append, _publish=lambda _: done.append("tick"), _unheard=None, _ticked_early=False,
+        _ticked_ns=round(1e9), _stamp_ns=round(5e9), _awaited_ns=0, _waking=0,
+    )  # fmt: skip
+    node._overslept, node._just_woken = (lambda now, f=f: f(node, now) for f in (ExecutorNode._overslept, ExecutorNode._just_woken))
+    for chunk in ("first", "second"):
+        ExecutorNode._on_chunk(node, chunk)
+    assert done == ([] if sim else ["first", "second"]), "a clock of its own is never behind"
+    for _ in range(2 if sim else 0):
+        ExecutorNode._tick(node)
+    assert done[-2:] == (["second", "tick"] if sim else ["first", "second"]) and node._unheard is None
 
 
 def test_parameters_of_the_core_are_checked_before_anything_is_made(tmp_path):

@@ -107,20 +107,24 @@ def row_12(scale: float) -> list[Figure]:
 
 
 def row_13(scale: float) -> list[Figure]:
-    """The policy is killed, spins or is stopped: for the executor it is silent."""
+    """The policy is killed, spins or is stopped: for the executor it is silent, and its plan brakes before it says so."""
     rng, latest, brake, restarted, over = np.random.default_rng(13), 0.0, set(), 0, 0
+    room = np.inf
     for _ in range(trials(50, scale, 3)):
         rig = Rig()
         rig.give_policy()
         rig.run_policy(1.0 + float(rng.uniform(0.0, 1.0)))
         rig.send_chunk()
-        heard = rig.now.steady_ns
-        rig.while_in(Mode.POLICY)
+        heard, full = rig.now.steady_ns, 0.0
+        while rig.mode is Mode.POLICY and rig.now.steady_ns < heard + NS:
+            full = max(full, rig.braking_time())
+            rig.step()
         brake.add(round((rig.now.steady_ns - heard) / NS, 6))
         promised = rig.braking_time()
         rest = rig.until_rest()
         over += rest > promised
         latest = max(latest, rest)
+        room = min(room, 0.5 + full - (rig.now.steady_ns - heard) / NS)
         for _ in range(50):
             rig.send_chunk()
             restarted += rig.step().status.moving
@@ -130,6 +134,7 @@ def row_13(scale: float) -> list[Figure]:
     return [
         exactly(13, "open loop after the newest chunk, s", {0.5}, brake),
         exactly(13, f"rests later than T_b after that (longest {latest:.2f} s)", 0, over),
+        at_most(13, "at rest after the newest chunk, less 0.5 s and T_b of before: room for a servo's lag", -0.04, -room, "s"),
         exactly(13, "motion before it was armed again, or none after", 0, restarted),
     ]
 

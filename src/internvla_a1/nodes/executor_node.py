@@ -83,6 +83,7 @@ class ExecutorNode(ManagedNode):
         self._ticked_early = False
         self._ticked_ns = self._stamp_ns = self._awaited_ns = 0
         self._waking = 0  # ticks that may still be left out after this process was kept from running
+        self._unheard: ActionChunk | None = None  # came meanwhile
         super().__init__("executor", ExecutorParams)
 
     def now(self) -> Now:
@@ -132,6 +133,7 @@ class ExecutorNode(ManagedNode):
         if out.segment is not None:
             self._send(out.segment)
         self._publish(out, final=True)
+        self._unheard = None
         self.driver.flush(_FLUSH_S)
         self._handover_out.wait_for_all_acked(Duration(seconds=_FLUSH_S))
 
@@ -148,6 +150,10 @@ class ExecutorNode(ManagedNode):
         now = self.now()
         if self._just_woken(now):
             return
+        if self._unheard is not None:
+            unheard, self._unheard = self._unheard, None
+            self._take(unheard)
+            now = self.now()
         if self.params.use_sim_time and now.stamp_ns == 0:
             self.diagnostics.warn_throttled("clock", "waiting for /clock", 5.0)
             self._publish_handover(0, _CLOCKLESS, False)
@@ -164,19 +170,23 @@ class ExecutorNode(ManagedNode):
         waited = super().now().steady_ns + self._lead_ns - began.steady_ns
         return waited <= max(self._lead_ns, nanoseconds(self.params.tick_s))
 
+    def _overslept(self, now: Now) -> bool:
+        """Whether what is read now may have been said while this process was kept from running."""
+        return self._waking > 0 or now.steady_ns - self._ticked_ns > _WOKEN_TICKS * nanoseconds(self.params.tick_s)
+
     def _just_woken(self, now: Now) -> bool:
         """Whether this process was kept from running until now: what was said to it meanwhile is heard first, /clock above all.
 
         Its joint states would look lost, and simulated time would still stand where it was: a segment stamped so would take the
         arm back.
         """
-        gap_ns, self._ticked_ns = now.steady_ns - self._ticked_ns, now.steady_ns
+        overslept, gap_ns, self._ticked_ns = self._overslept(now), now.steady_ns - self._ticked_ns, now.steady_ns
         if self._waking:
             self._waking -= 1
             if self.params.use_sim_time and now.stamp_ns < self._awaited_ns:
                 return True
             self._waking = 0
-        elif gap_ns > _WOKEN_TICKS * nanoseconds(self.params.tick_s):
+        elif overslept:
             self._waking, self._awaited_ns = _WAKING_TICKS, self._stamp_ns + gap_ns - _CLOCK_LAG_NS
             self.diagnostics.count("ticks_late")
             return True
@@ -235,10 +245,15 @@ class ExecutorNode(ManagedNode):
         self._told("joint state", self._live().on_joint_state(message.name, message.position, stamp, self.now(), velocities))
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        accepted, _ = self._told("chunk", self._live().on_chunk(convert.unjudged_chunk(message), self.now()))
-        if accepted and not self._ticked_early:  # not a tick later; once a period, so that a flood does not make the ticks
+        if self.params.use_sim_time and self._overslept(self.now()):
+            self._unheard = message  # its stamp is ahead of a /clock that was not heard either: the newest is judged once that was
+            return
+        if self._take(message) and not self._ticked_early:  # not a tick later; once a period, so that a flood does not make the ticks
             self._ticked_early = True
             self._tick()
+
+    def _take(self, message: ActionChunk) -> bool:
+        return self._told("chunk", self._live().on_chunk(convert.unjudged_chunk(message), self.now()))[0]
 
     def _on_teleop(self, message: JointTrajectory) -> None:
         names, stamp = tuple(message.joint_names), stamp_ns(message.header.stamp)
