@@ -118,6 +118,15 @@ def a_late_segment_leaves_no_step() -> bool:
     return float(np.abs(segment.positions[0] - followed.sample(start - followed.stamp_ns / NS)[0]).max()) < 1e-6
 
 
+def a_gripper_brakes_before_it_passes_its_top_speed_inside_a_cell() -> bool:
+    """States of 10^6 random ticks: 0.2496 m/s where its acceleration has changed its sign, 0.2503 before, 0.25 allowed."""
+    limits, q, v, a = limits_of(demo_robot(), config.ExecutorConfig()), *np.zeros((3, 3, 7))
+    q[:] = middle(demo_robot())
+    v[:, 6], a[:, 6] = [0.16455028, 0.22947231, 0.24957459], [4.0, 2.49220317, -0.48197497]
+    ends = limiter.stop(v, a, limits.tail, limits.jerk)
+    return bool(limits.velocity[6] == 0.25 and limiter._safe_cells(q, v, a, ends, limits)[6] == 1)
+
+
 class Beam:
     """Across joint 1, a little further than the arm stands; whoever is beyond it touches it."""
 
@@ -243,6 +252,9 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "collision gate of teleop": (handover_module.TeleopInput, "restrain", lambda *_: "", a_person_does_not_drive_into_the_wall),
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
     "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),
+    "top speed inside a cell": (
+        limiter, "_fastest_between", lambda v, _: np.zeros_like(v[1:]), a_gripper_brakes_before_it_passes_its_top_speed_inside_a_cell,
+    ),
     "shorter cover near something": (mover, "_SHORTER", (), an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one),
     "collision gate of stops": (
         mover.Mover, "_braked", lambda self, plan, knot: limiter.brake(plan, knot, self.limits.stop, self.bounds),
@@ -293,6 +305,7 @@ EXTRA = [
     a_plan_that_swings_past_its_end_is_not_sent_into_the_beam, a_stop_on_the_way_to_the_beam_does_not_reach_it,
     an_arm_whose_cover_would_touch_goes_on_with_a_shorter_one, a_process_that_hears_nothing_is_ended,
     a_new_executor_leaves_a_controller_time_to_come_to_where_the_gripper_is,
+    a_gripper_brakes_before_it_passes_its_top_speed_inside_a_cell,
     a_late_segment_leaves_no_step, a_person_does_not_drive_into_the_wall, no_braking_tail_reaches_what_the_chunk_was_cut_before,
 ]  # fmt: skip
 

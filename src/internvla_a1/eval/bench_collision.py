@@ -188,8 +188,11 @@ class SentScore:
     nearest_m: float
 
 
-def measure_sent(chunks: int, seed: int = 0, show: bool = False) -> SentScore:
-    """Runs of _A_RUN random chunks, one every 0.45 s, in every chunk mode. Raises MissingDependencyError without the dual arm's model."""
+def measure_sent(chunks: int, seed: int = 0, show: bool = False, brake_early_s: float = ExecutorConfig().brake_early_s) -> SentScore:
+    """Runs of _A_RUN random chunks, one every 0.45 s, in every chunk mode; brake_early_s: of the executor.
+
+    Raises MissingDependencyError without the dual arm's model.
+    """
     arm = DualArm.load()
     gate, judge, rng, limits = arm.gate(), Judge(arm), np.random.default_rng(seed), limits_of(arm.robot, ExecutorConfig())
     segments, positions, touching, nearest = 0, 0, 0, np.inf
@@ -197,8 +200,7 @@ def measure_sent(chunks: int, seed: int = 0, show: bool = False) -> SentScore:
         start = rng.uniform(limits.lower, limits.upper)
         while judge.distance(start) < MARGIN_M + UNSURE_M:
             start = rng.uniform(limits.lower, limits.upper)
-        # Chunks that are 0.45 s apart are followed at full speed to the next: tails from there are what could touch.
-        config = ExecutorConfig(chunk_mode=CHUNK_MODES[run_number % len(CHUNK_MODES)], brake_early_s=0.0)
+        config = ExecutorConfig(chunk_mode=CHUNK_MODES[run_number % len(CHUNK_MODES)], brake_early_s=brake_early_s)
         rig = Rig(arm.robot, config, gate, start)
         rig.give_policy()
         for chunk in range(_A_RUN):

@@ -41,11 +41,12 @@ def test_a_gate_that_sees_nothing_and_one_that_fears_everything_are_found_out() 
 
 
 def test_no_segment_that_the_executor_sends_touches_and_without_its_own_check_some_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = measure_sent(48)
-    assert sent.segments > 200 and sent.touching == 0
-    assert sent.nearest_m < 0.01, "some must come near"
+    full_speed = 0.0  # an arm that does not brake before the next chunk comes has the longer tails
+    for sent in (measure_sent(48), measure_sent(48, brake_early_s=full_speed)):
+        assert sent.segments > 200 and sent.touching == 0
+        assert sent.nearest_m < 0.01, "some must come near"
     monkeypatch.setattr(Mover, "_touched", lambda *_: "")
-    assert measure_sent(48).touching > 0, "the tails of chunks that were cut"
+    assert measure_sent(48, brake_early_s=full_speed).touching > 0, "the tails of chunks that were cut"
 
 
 def test_the_judge_sees_two_arms_that_meet() -> None:
