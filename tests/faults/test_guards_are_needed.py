@@ -13,6 +13,7 @@ from internvla_a1.control import config, executor, gate, intake, limiter, measur
 from internvla_a1.control import handover as handover_module
 from internvla_a1.control.chunk_buffer import ChunkBuffer
 from internvla_a1.control.collision_protocol import PathCheck
+from internvla_a1.control.interface import Mode
 from internvla_a1.control.limits import limits_of
 from internvla_a1.control.plan import KNOT_S, Plan, resting
 from internvla_a1.core import joints
@@ -202,6 +203,47 @@ def a_new_executor_leaves_a_controller_time_to_come_to_where_the_gripper_is() ->
     return moved and not any(monitor.violations.values())
 
 
+def a_segment_that_may_have_come_leaves_no_step() -> bool:
+    """A pause of 0.15 s in the sending of a segment: the controller took it in time, or drops it. It is led on smoothly either way."""
+    return all(_paused_in_sending(nth, taken) for nth in (4, 5, 6) for taken in (True, False))
+
+
+def _paused_in_sending(nth: int, taken: bool) -> bool:
+    rig = Rig()
+    controller, monitor = TrajectoryController(rig.robot.joint_names, middle(rig.robot)), LimitMonitor(rig.robot)
+    seen, sent, asleep = [], 0, False
+
+    def wait() -> None:
+        rig.clock.advance(TICK_S)
+        now = rig.now.stamp_ns / NS
+        seen.append(controller.sample(now).positions)
+        monitor.watch(now, seen[-1])
+        rig.executor.on_joint_state(rig.robot.joint_names, seen[-1], rig.now.stamp_ns, rig.now)
+
+    wait()
+    rig.executor.tick(rig.now)
+    rig.executor.on_request("policy", rig.now)
+    for i in range(250):
+        wait()
+        if i % 20 == 0:
+            rig.send_chunk()
+        s = rig.executor.tick(rig.now).segment
+        if s is None:
+            continue
+        sent += float(np.abs(s.velocities).max()) > 0.1
+        caught = sent == nth and not asleep
+        if taken or not caught:
+            t = Trajectory(s.joint_names, s.times_s, s.positions, s.velocities, stamp_ns=s.stamp_ns)
+            controller.accept(t, rig.now.stamp_ns / NS)
+        if caught:
+            for _ in range(15):
+                wait()
+            rig.executor.unsure()
+            asleep = True
+    went_on = float(np.abs(seen[-1] - seen[-40]).max()) > 0.02
+    return asleep and went_on and rig.mode is Mode.POLICY and not any(monitor.violations.values())
+
+
 def a_process_that_hears_nothing_is_ended() -> bool:
     manager = bringup.Bringup(bringup.BringupConfig(("/a",), deaf_s=8.0))
     steps = []
@@ -249,6 +291,8 @@ GUARDS: dict[str, tuple[object, str, Any, Callable[[], bool]]] = {
     "collision gate": (executor, "admit_chunk", lambda chunk, *_: chunk, a_colliding_chunk_is_refused),
     "collision gate of plans": (mover.Mover, "_touched", lambda *_: "", no_braking_tail_reaches_what_the_chunk_was_cut_before),
     "late segment": (mover.Mover, "take_back", nothing, a_late_segment_leaves_no_step),
+    "segment that may have come": (mover.Mover, "unsure", nothing, a_segment_that_may_have_come_leaves_no_step),
+    "beginning anew after it": (mover.Mover, "settle", nothing, a_segment_that_may_have_come_leaves_no_step),
     "collision gate of teleop": (handover_module.TeleopInput, "restrain", lambda *_: "", a_person_does_not_drive_into_the_wall),
     "plan of a joint within range": (limiter, "_safe_cells", lambda q, *_: np.full(q.shape[1], len(q) - 1), any_reference_keeps_the_limits),
     "acceleration, velocity, jerk": (limiter.Tracker, "_grant", lambda self, asked, *_: asked, any_reference_keeps_the_limits),

@@ -60,7 +60,8 @@ class Graph:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Any] = {}
 
-    def start(self, module: str, *, remaps: Iterable[str] = (), limits: Callable[[], None] | None = None, **params: Any) -> str:
+    def start(self, module: str, *, remaps: Iterable[str] = (), limits: Callable[[], None] | None = None,
+              environment: dict[str, str] | None = None, **params: Any) -> str:  # fmt: skip
         """Start internvla_a1.nodes.<module>, or a script of this folder; its output goes to log(module). Returns the module's name."""
         script = ROOT / "tests" / "ros" / f"{module}.py"
         target = [str(script)] if script.exists() else ["-m", f"internvla_a1.nodes.{module}"]
@@ -78,8 +79,9 @@ class Graph:
 
         with (self._logs / f"{module}.log").open("ab") as log:
             self.processes[module] = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=prepare
-            )
+                command, cwd=ROOT, env={**self._environment, **(environment or {})}, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True, preexec_fn=prepare,
+            )  # fmt: skip
         return module
 
     def log(self, module: str) -> str:

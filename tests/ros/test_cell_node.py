@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 from control_msgs.action import FollowJointTrajectory
@@ -25,7 +27,7 @@ from internvla_a1.core.scene import Scene, parse_order
 from internvla_a1.ros import joints, qos
 from internvla_a1.ros.image_bridge import rgb
 from internvla_a1.ros.scene_markers import SceneReader
-from internvla_a1.ros.time import stamp_ns
+from internvla_a1.ros.time import stamp_msg, stamp_ns
 
 pytestmark = pytest.mark.ros
 ROBOT = load_robot(find("config/robots/demo_arm.yaml"))
@@ -129,6 +131,51 @@ def test_a_trajectory_on_the_topic_moves_the_arm_and_a_wrong_one_does_not(bench)
     assert bench.graph.until(lambda: "refused/invalid_goal" in bench.counters())
     assert np.abs(bench.positions() - before).max() < 0.01
     assert "INVALID_JOINTS" in bench.graph.log("cell") and "INVALID_GOAL" in bench.graph.log("cell")
+
+
+def test_a_message_that_comes_too_late_is_dropped(bench):
+    def stamped(late_s, by):
+        trajectory = bench.goal(moved(0, by), seconds=0.8).trajectory
+        trajectory.header.stamp = stamp_msg(stamp_ns(bench.states[-1].header.stamp) - round(late_s * 1e9))
+        return trajectory
+
+    before = bench.positions()[0]
+    bench.trajectories.publish(stamped(0.2, 0.4))
+    assert bench.graph.until(lambda: "refused/old_header_timestamp" in bench.counters())
+    assert abs(bench.positions()[0] - before) < 0.01 and "latest taken: 0.08 s" in bench.graph.log("cell")
+    bench.trajectories.publish(stamped(0.0, 0.3))
+    assert bench.graph.until(lambda: abs(bench.positions()[0] - 0.3) < 0.01)
+    result = bench.result(bench.send(FollowJointTrajectory.Goal(trajectory=stamped(0.2, 0.1))))  # who sends a goal gets an answer
+    assert result.error_code == Codes.SUCCESSFUL and abs(bench.positions()[0] - 0.1) < 0.01
+
+
+def test_the_controllers_profile_makes_any_controller_drop_what_comes_late(tmp_path):
+    graph = Graph(tmp_path)
+    try:
+        publisher = graph.publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.RELIABLE)
+        graph.start("listener", environment={"FASTRTPS_DEFAULT_PROFILES_FILE": find("config/fastdds_controller.xml")})
+        assert graph.until(lambda: publisher.get_subscription_count() == 1, 20.0), graph.log("listener")
+
+        def say(word, paused_s=0.0):
+            message = JointTrajectory()
+            message.header.frame_id = word
+            process = graph.processes["listener"]
+            if paused_s:
+                process.send_signal(signal.SIGSTOP)
+            publisher.publish(message)
+            graph.until(lambda: False, paused_s)
+            process.send_signal(signal.SIGCONT)
+
+        def heard(word):
+            return word in graph.log("listener")
+
+        say("first")
+        assert graph.until(lambda: heard("first"))
+        say("late", 0.3)
+        say("last")
+        assert graph.until(lambda: heard("last")) and not heard("late")
+    finally:
+        graph.close()
 
 
 def test_a_goal_is_reached_with_feedback(bench):

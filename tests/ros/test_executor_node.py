@@ -19,6 +19,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from internvla_a1.control.interface import TickOutput
 from internvla_a1.core import types
 from internvla_a1.core.clock import Now
 from internvla_a1.core.resources import find
@@ -211,9 +212,11 @@ def test_killed_in_motion_the_arm_comes_to_rest_and_the_next_process_holds(bench
     assert time.monotonic() - began < 0.2 + 0.3 / 4.0 + 0.5  # cover + braking, and a busy machine
     here = bench.joint_1()
     said = len(bench.handover)
+    bench.status.clear()
     bench.graph.start("executor", autostart=True, **PATIENT)  # nobody configures it
     assert bench.graph.until(lambda: len(bench.handover) > said, 5.0), bench.graph.log("executor")
     assert bench.mode == HandoverState.HOLD
+    assert bench.graph.until(lambda: bench.status and len(bench.status[-1].commanded), 5.0)  # it may not have found the joint states yet
     bench.send_chunk()
     assert bench.graph.until(lambda: "not_active_source" in bench.status[-1].last_rejection, 5.0)
     assert abs(bench.joint_1() - here) < 0.005
@@ -272,6 +275,32 @@ def test_a_chunk_that_came_in_a_pause_is_judged_once_the_clock_was_heard(sim):
     for _ in range(2 if sim else 0):
         ExecutorNode._tick(node)
     assert done[-2:] == (["second", "tick"] if sim else ["first", "second"]) and node._unheard is None
+
+
+@pytest.mark.parametrize(
+    ("made_s", "sent_s", "told"), [(0.001, 0.0002, []), (0.05, 0.0, ["unsent"]), (0.001, 0.05, []), (0.001, 0.15, ["unsure"])]
+)
+def test_a_pause_while_a_segment_is_made_or_sent_is_told_to_the_core(made_s, sent_s, told):
+    steady, said = [round(1e9)], []
+    core = SimpleNamespace(
+        tick=lambda _: TickOutput("segment", None, None, ()), unsent=lambda: said.append("unsent"), unsure=lambda: said.append("unsure")
+    )
+
+    def send(_, in_time):
+        steady[0] += round(1e9 * made_s)
+        if not in_time():
+            return False
+        steady[0] += round(1e9 * sent_s)
+        return True
+
+    node = SimpleNamespace(
+        params=SimpleNamespace(tick_s=0.01, use_sim_time=False), diagnostics=SimpleNamespace(count=lambda _: None), active=True, core=core,
+        now=lambda: Now(steady[0] + round(2e7), round(5e9)), _lead_ns=round(2e7), _unheard=None, _just_woken=lambda _: False,
+        _in_time_ns=0, _steady_ns=lambda: steady[0], _send=send, _publish=lambda out: said.append(out.segment),
+    )  # fmt: skip
+    node._in_time = lambda began: ExecutorNode._in_time(node, began)
+    ExecutorNode._tick(node)
+    assert said == [*told, None if told == ["unsent"] else "segment"]
 
 
 def test_parameters_of_the_core_are_checked_before_anything_is_made(tmp_path):

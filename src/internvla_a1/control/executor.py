@@ -203,12 +203,11 @@ class Executor:
 
     def on_estop(self, pressed: bool, now: Now) -> None:
         """The emergency-stop topic: true stops; every message is a heartbeat."""
-        if self._pressed and not pressed:
+        if pressed or self._pressed:
             self._clear_ns = now.steady_ns
         self._pressed = pressed
         self._estop_ns, self._estop_heard = now.steady_ns, True
         if pressed:
-            self._clear_ns = now.steady_ns
             self.supervisor.update(self._present(now, 0.0))
 
     def on_controller_result(self, ok: bool, detail: str, now: Now) -> None:
@@ -248,13 +247,21 @@ class Executor:
         """The segment of the last tick did not go out, because this process was kept waiting: the arm follows the one before."""
         self._mover.take_back()
 
+    def unsure(self) -> None:
+        """This process was stopped while it sent the last segment: it may have come in time, or too late to be taken.
+
+        The arm comes to rest as either segment ends, within cover and braking time; then it is led on from where it stands.
+        """
+        self._mover.unsure()
+
     def _present(self, now: Now, gap_s: float) -> list[Fault]:
         """The faults whose cause is there right now."""
         config, mode = self.config, self.supervisor.mode
         active = mode in (Mode.POLICY, Mode.TELEOP) or self._motion is not None
         teleop_age = min(self._teleop.age_s(now), seconds(now.steady_ns - self._asked_ns))
+        clear_s = seconds(now.steady_ns - self._clear_ns) if self._clear_ns else float("inf")  # infinite: it never was pressed
         checks = [
-            watchdogs.estop_pressed(self._pressed, self._clear_s(now), config),
+            watchdogs.estop_pressed(self._pressed, clear_s, config),
             watchdogs.estop_silent(seconds(now.steady_ns - self._estop_ns), config) if self._estop_heard else self._never_heard(now),
             watchdogs.second_commander(self._publishers),
             watchdogs.joint_state_silent(self._measured.age_s(now), config),
@@ -273,10 +280,6 @@ class Executor:
         steady, motion = self._chunk_ns
         return seconds(min(now.steady_ns - steady, self._clock.read(now) - motion))
 
-    def _clear_s(self, now: Now) -> float:
-        """How long the emergency stop has been clear; infinite if it never was pressed."""
-        return seconds(now.steady_ns - self._clear_ns) if self._clear_ns else float("inf")
-
     def _never_heard(self, now: Now) -> Fault | None:
         """A configured source that never spoke counts as silent from the first tick on."""
         if self._estop_ns == 0:
@@ -290,6 +293,8 @@ class Executor:
         supervisor, measured = self.supervisor, self._measured.positions
         if self._motion is not None and (supervisor.mode is not Mode.HOLD or supervisor.blocking() is not None or self._arrived(motion)):
             self._motion = None
+        if measured is not None:
+            self._mover.settle(knot, measured)
         active = supervisor.mode in (Mode.POLICY, Mode.TELEOP) or self._motion is not None
         wanted = self._wanted(self._mover.times(knot)) if active else None
         if wanted is None or measured is None:
@@ -321,10 +326,7 @@ class Executor:
         return self._chunk_ns[1] + nanoseconds(self.config.max_open_loop_s - self.config.brake_early_s)
 
     def _arrived(self, motion: int) -> bool:
-        if self._motion is None:
-            return False
-        path, start = self._motion
-        return seconds(motion - start) > float(path.times_s[-1]) + _SETTLE_S
+        return self._motion is not None and seconds(motion - self._motion[1]) > float(self._motion[0].times_s[-1]) + _SETTLE_S
 
     def _ramp_s(self) -> float:
         if self._motion is not None:

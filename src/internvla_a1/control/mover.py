@@ -49,13 +49,14 @@ class Mover:
         self._told: deque[tuple[int, FloatArray]] = deque(maxlen=_REMEMBERED)
         self._sent: tuple[Plan | None, str] = (None, "")  # plan and stop as of the segment before the last
         self._newest: tuple[Plan | None, str] = (None, "")
+        self._unsure_until = 0  # the knot at which the arm stands, whether the controller took the last segment or not; 0: it did
         self._set_bounds(self.limits)
 
     def _set_bounds(self, bounds: Limits) -> None:
         self.bounds, self._tracker = bounds, Tracker(bounds)
 
     def at_rest(self, knot: int) -> bool:
-        return self.plan is None or self.plan.rest_after(knot)
+        return self.plan is None or (not self._unsure_until and self.plan.rest_after(knot))
 
     def state(self, knot: int, measured: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Commanded q, v, a (joints,) at a knot; where the arm is measured to be if it was told nothing yet."""
@@ -90,6 +91,18 @@ class Mover:
         self.plan, self._stopping = self._sent
         self.urgent = True
 
+    def unsure(self) -> None:
+        """Nobody knows whether the controller took the last segment. It and the one before both end at rest: nothing is sent until then."""
+        self._unsure_until = max(plan.last for plan, _ in (self._sent, self._newest) if plan is not None)
+
+    def settle(self, knot: int, measured: FloatArray) -> None:
+        """Once a tick: where it was not known what the arm does and it stands now, begin anew where it is. A gripper keeps its command."""
+        if self.plan is None or not 0 < self._unsure_until <= knot:
+            return
+        self._unsure_until, self.authority, self.urgent, self._stopping = 0, None, True, ""
+        self._anchor(knot, np.where(self._gripper, self.plan.q[-1], measured))
+        self._newest = (self.plan, "")
+
     def release(self, knot: int, measured: FloatArray | None) -> None:
         """A new source begins: an arm at rest that was moved starts from where it is measured to be.
 
@@ -115,7 +128,7 @@ class Mover:
         """
         if self.plan is None:
             self._anchor(knot, measured)
-        if knot < self._joined:
+        if knot < max(self._joined, self._unsure_until):
             return None
         if self.authority is None:
             self.authority = Authority(self.state(knot, measured)[0], knot * KNOT_NS, ramp_s)
@@ -170,7 +183,7 @@ class Mover:
         """Brake, once; the emergency stop also sharpens a stop that is under way."""
         self.authority = None
         kind = "estop" if steepest else "stop"
-        if self.plan is None or self._stopping in (kind, "estop"):
+        if self.plan is None or self._unsure_until or self._stopping in (kind, "estop"):
             return
         if not self.plan.rest_after(knot) and (steepest or not self._stopping):
             self.plan = brake(self.plan, knot, self.limits.acceleration, self.bounds) if steepest else self._braked(self.plan, knot)
@@ -188,7 +201,7 @@ class Mover:
     def segment(self, knot: int, motion_ns: int, stamp_ns: int, due: bool) -> Segment | None:
         """What to send this tick: the rest of the plan, or None when it is not due or the arm was brought to rest."""
         urgent, self.urgent = self.urgent, False
-        if self.plan is None or not (urgent or due) or (self._stopping and not urgent and self.plan.rest_after(knot)):
+        if self.plan is None or self._unsure_until or not (urgent or due) or (self._stopping and not urgent and self.plan.rest_after(knot)):
             return None
         self._sent, self._newest = self._newest, (self.plan, self._stopping)
         return segment_of(self.plan, max(knot, self._joined), motion_ns, stamp_ns, self._names)

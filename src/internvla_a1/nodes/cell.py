@@ -56,6 +56,9 @@ class CellParams:
     overview_rate: float = number(0.0, "Hz", 0.0, 30.0, "Pictures per second on overview/image_raw, for films; 0 makes none")
     overview_width: int = integer(480, "px", 64, 1920, "Width of the overview; its height is 9/16 of it")
     controller: str = text("arm_controller", "Relative name of the arm controller", required=True)
+    latest_trajectory_s: float = number(
+        0.08, "s", 0.0, 1.0, "The arm controller drops messages whose trajectory began longer ago; 0: none, as joint_trajectory_controller"
+    )
     realtime_priority: int = integer(REALTIME, "", 0, 99, "SCHED_FIFO priority of arm and physics where the system allows it; 0: ordinary")
     viewer: bool = flag(False, "Open MuJoCo's window where there is a display")
 
@@ -112,7 +115,7 @@ class CellNode(PlainNode):
         self._joints_out = self.publisher(JointState, "joint_states", qos.SENSOR)
         self._clock_out = self.publisher(Clock, "/clock", qos.CLOCK) if p.stamps == "simulated" else None
         self._joint_schedule, self._tf_schedule = Schedule(p.joint_rate), Schedule(p.tf_rate)
-        self.port = ArmPort(self, self.loop, p.controller)
+        self.port = ArmPort(self, self.loop, p.controller, p.latest_trajectory_s)
         own = p.publish_tf == "always" or (p.publish_tf == "auto" and not robot_state_publisher_installed())
         self._tf = TransformPublisher(self, self.cell.urdf_text) if own else None
         if self._tf is not None:

@@ -1,7 +1,7 @@
 """The cell's arm on ROS: arm_controller/joint_trajectory and arm_controller/follow_joint_trajectory of joint_trajectory_controller.
 
-One difference from the real controller: a goal with wrong joints is accepted and aborted with its error code, where ros2_control
-rejects it without one.
+Two differences from the real controller: a goal with wrong joints is accepted and aborted with its error code, where ros2_control
+rejects it without one; and a message that comes too late is dropped, which the real one leaves to its middleware (docs/real_robot.md).
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _FEEDBACK_EVERY = 5  # polls
 class ArmPort:
     """Hands trajectories to the cell's controller and reports how goals end."""
 
-    def __init__(self, node: PlainNode, loop: CellLoop, name: str) -> None:
-        self._node, self._loop = node, loop
+    def __init__(self, node: PlainNode, loop: CellLoop, name: str, latest_s: float) -> None:
+        """latest_s: messages whose trajectory began longer ago are dropped; 0: none. Goals are answered, so theirs are not."""
+        self._node, self._loop, self._drop_s = node, loop, latest_s
         self._controller = loop.cell.controller
         self._goals: dict[int, tuple[ServerGoalHandle, Future]] = {}
         self._polls = 0
@@ -57,7 +58,7 @@ class ArmPort:
     def close(self) -> None:
         self._server.destroy()
 
-    def _accept(self, message: JointTrajectory, tolerances: Tolerances | None = None) -> Answer:
+    def _accept(self, message: JointTrajectory, tolerances: Tolerances | None = None, latest_s: float = 0.0) -> Answer:
         arrays = joints.arrays(message)
         if isinstance(arrays, Refusal):
             return Answer(False, Code.INVALID_GOAL, arrays.detail)
@@ -66,12 +67,15 @@ class ArmPort:
             trajectory = Trajectory(arrays.joint_names, arrays.times_s, arrays.positions, arrays.velocities, arrays.accelerations, stamp)
             now = self._loop.cell.time_s
             if stamp:
-                self.taken.append((now, now - seconds(stamp)))
-                self.latest_s = max(self.latest_s, now - seconds(stamp))
+                late = now - seconds(stamp)
+                self.latest_s = max(self.latest_s, late)
+                if 0 < latest_s < late:
+                    return Answer(False, Code.OLD_HEADER_TIMESTAMP, f"it began {late:.3f} s ago, the latest taken: {latest_s} s")
+                self.taken.append((now, late))
             return self._controller.accept(trajectory, now, tolerances)
 
     def _on_topic(self, message: JointTrajectory) -> None:
-        answer = self._accept(message)
+        answer = self._accept(message, latest_s=self._drop_s)
         if answer.accepted:
             self._node.diagnostics.count("trajectories")
         else:

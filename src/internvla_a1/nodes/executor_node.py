@@ -40,6 +40,7 @@ _FLUSH_S = 0.2
 _WOKEN_TICKS = 4  # a longer gap between ticks
 _WAKING_TICKS = 4
 _CLOCK_LAG_NS = 30_000_000
+_SENDING_NS = 60_000_000  # sending takes 0.2 ms; later than this, a controller that drops old segments (80 ms: docs/real_robot.md) may have
 _SHOW_EVERY_NS = 50_000_000
 _CLOCKLESS = Handover(Mode.HOLD, "waiting for /clock", 0.0, 0)
 _LOG_S = 1.0  # the same refusal again
@@ -82,6 +83,7 @@ class ExecutorNode(ManagedNode):
         self._status_ns = self._lead_ns = 0
         self._ticked_early = False
         self._ticked_ns = self._stamp_ns = self._awaited_ns = 0
+        self._in_time_ns = 0  # when the last segment was found to be in time
         self._waking = 0  # ticks that may still be left out after this process was kept from running
         self._unheard: ActionChunk | None = None  # came meanwhile
         super().__init__("executor", ExecutorParams)
@@ -94,6 +96,10 @@ class ExecutorNode(ManagedNode):
         """
         now = super().now()
         return Now(now.steady_ns + self._lead_ns, now.stamp_ns + self._lead_ns if now.stamp_ns else 0)
+
+    def _steady_ns(self) -> int:
+        """Without the lead."""
+        return super().now().steady_ns
 
     def configure(self, params: ExecutorParams) -> None:
         self.params, self._lead_ns = params, nanoseconds(params.lead_s)
@@ -163,11 +169,15 @@ class ExecutorNode(ManagedNode):
             self.core.unsent()
             self.diagnostics.count("segments_late")
             out = replace(out, segment=None)
+        elif out.segment is not None and self._steady_ns() - self._in_time_ns > _SENDING_NS:
+            self.core.unsure()
+            self.diagnostics.count("segments_unsure")
         self._publish(out)
 
     def _in_time(self, began: Now) -> bool:
         """False where this process was stopped or starved in mid-tick: the segment would change what the arm has already done."""
-        waited = super().now().steady_ns + self._lead_ns - began.steady_ns
+        self._in_time_ns = self._steady_ns()
+        waited = self._in_time_ns + self._lead_ns - began.steady_ns
         return waited <= max(self._lead_ns, nanoseconds(self.params.tick_s))
 
     def _overslept(self, now: Now) -> bool:
