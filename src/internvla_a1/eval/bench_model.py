@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.model_flops import stage_flops
 from internvla_a1.model.config import ModelConfig, config_2b, config_3b, tiny_config
+from internvla_a1.model.cpu.kernels import ExpertKernels
+from internvla_a1.model.cpu.library import instructions
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.loading import prepare
 from internvla_a1.model.network import InternVLAA1
@@ -42,7 +44,7 @@ class Report:
     peak_gflops: float
     bfloat16_native: bool
     vnni: bool
-    kernels: bool
+    kernels: str  # AMX, AVX-512, or empty: torch runs everything
     device: str = "cpu"
     seconds: dict[str, list[float]] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
@@ -140,7 +142,7 @@ def measure(config: ModelConfig, dtype: str, threads: int, runs: int, words: int
     peak = matrix_peak(torch.bfloat16 if native else torch.float32, device)
     weights = sum(t.numel() * t.itemsize for t in [*model.parameters(), *model.buffers()])
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kernels = model.mixture.kernels is not None
+    kernels = instructions() if isinstance(model.mixture.kernels, ExpertKernels) else ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), kernels, name, watch.seconds, flops)
 
@@ -160,7 +162,7 @@ def table(report: Report) -> str:
     if report.device != "cpu":
         lines.append("the stages were launched kernel by kernel (all of them: launched); a robot replays the chunk as one CUDA graph")
         return "\n".join(lines)
-    lines.append("stacks of layers run in the AMX kernels" if report.kernels else "torch runs everything: no AMX kernels here")
+    lines.append(f"stacks of layers run in the {report.kernels} kernels" if report.kernels else "torch runs everything: no kernels here")
     if report.dtype != "float32" and not report.bfloat16_native:
         lines.append("this CPU has no bfloat16 arithmetic: weights are widened to float32 tile by tile, activations are float32")
     if report.dtype == "int8" and not report.vnni:

@@ -11,7 +11,7 @@ from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.model.config import InternVisionConfig, QwenVisionConfig
 from internvla_a1.model.cosmos import Haar
 from internvla_a1.model.cpu.kernels import BFLOAT16, GELU_ERF, GELU_TANH, GRAIN, SINGLE, ExpertKernels, Kernels, VisionKernels, fits
-from internvla_a1.model.cpu.library import library, small_library
+from internvla_a1.model.cpu.library import AMX, instructions, library, small_library
 from internvla_a1.model.cpu.small import SmallExpertKernels, suits
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.network import InternVLAA1
@@ -96,7 +96,7 @@ def holds_bfloat16(values: Tensor) -> bool:
 
 
 def wants_kernels(model: InternVLAA1, device: torch.device, dtype: torch.dtype) -> bool:
-    """Shall the CPU kernels run this model: AMX, a size at which they pay, and weights whose values bfloat16 can hold.
+    """Shall the CPU kernels run this model: instructions and a size with which they pay, and weights whose values bfloat16 can hold.
 
     Weights of published checkpoints are bfloat16 values whatever they are stored in (model.md section 10).
     """
@@ -108,7 +108,12 @@ def wants_kernels(model: InternVLAA1, device: torch.device, dtype: torch.dtype) 
     layers = [m for part in (model.mixture, model.vision) for m in part.modules() if isinstance(m, Linear)]
     if any(m.weight.shape[1] % GRAIN or m.weight.shape[0] % 16 for m in layers):
         return False
-    return dtype == torch.bfloat16 or all(holds_bfloat16(m.weight) for m in layers)
+    return dtype == torch.bfloat16 or (three_products_pay() and all(holds_bfloat16(m.weight) for m in layers))
+
+
+def three_products_pay() -> bool:
+    """Are three bfloat16 products quicker than one of float32? With AMX they are; on vectors bfloat16 is twice as fast, no more."""
+    return instructions() == AMX
 
 
 def use_kernels(model: InternVLAA1, precision: int) -> None:

@@ -1,4 +1,4 @@
-"""The AMX kernels against torch on the same weights: experts, vision towers, any precision, and what happens without them."""
+"""The kernels for AMX and AVX-512 against torch on the same weights: experts, vision towers, any precision; what happens without them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from internvla_a1.model import precision
 from internvla_a1.model.config import ModelConfig, config_2b, config_3b
 from internvla_a1.model.cpu import library as library_module
-from internvla_a1.model.cpu.library import SWITCH, library
+from internvla_a1.model.cpu.kernels import BFLOAT16, INTEGER, SINGLE, Kernels
+from internvla_a1.model.cpu.library import AMX, SWITCH, VECTORS_ONLY, cpu_has_tiles, forget, instructions, library
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.inputs import read_batch
+from internvla_a1.model.layers import Linear
 from internvla_a1.model.loading import new_model, prepare, save_model
 from internvla_a1.model.network import InternVLAA1
+from internvla_a1.model.quantize import Int8Linear, quantize_rows
 from internvla_a1.train.config import TrainConfig, build
 from internvla_a1.train.materials import make_model
 
 CPU = torch.device("cpu")
-needs_tiles = pytest.mark.skipif(library() is None, reason="this CPU has no AMX, or there is no C++ compiler: torch computes instead")
+needs_kernels = pytest.mark.skipif(library() is None, reason="no AVX-512 BF16 here, or no C++ compiler: torch computes instead")
 
 
 def small(family: str) -> ModelConfig:
@@ -47,12 +51,26 @@ def weights(family: str) -> InternVLAA1:
     return model
 
 
+@pytest.fixture(params=[AMX, VECTORS_ONLY])
+def compiled_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each of the two, where this CPU has it; in float32 too, where the slower one is not used by itself."""
+    if request.param == AMX and not cpu_has_tiles():
+        pytest.skip("this CPU has no AMX")
+    monkeypatch.setenv(SWITCH, "avx512" if request.param == VECTORS_ONLY else "")
+    monkeypatch.setattr(precision, "three_products_pay", lambda: True)
+    forget()
+    assert instructions() == request.param
+    yield
+    monkeypatch.undo()
+    forget()
+
+
 @pytest.fixture
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(SWITCH, "off")
-    library.cache_clear()
+    forget()
     yield
-    library.cache_clear()
+    forget()
 
 
 @pytest.fixture(scope="module", params=["3b", "2b"])
@@ -63,17 +81,17 @@ def case(request: pytest.FixtureRequest) -> tuple[InternVLAA1, dict[str, torch.T
     noise = torch.randn(1, model.config.chunk, model.config.action_dim, generator=torch.Generator().manual_seed(1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SWITCH, "off")
-        library.cache_clear()
+        forget()
         plain = prepare(copy.deepcopy(model), CPU, torch.float32)
         assert plain.mixture.kernels is None
         wanted = plain.predict(batch, noise, foresight=True)
-    library.cache_clear()
+    forget()
     return model, batch, noise, wanted.actions, wanted.latents
 
 
-@needs_tiles
+@needs_kernels
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 2e-2), ("int8", 2e-1)])
-def test_whole_chunks_are_those_of_torch(case, dtype: str, bound: float) -> None:
+def test_whole_chunks_are_those_of_torch(case, compiled_for, dtype: str, bound: float) -> None:
     model, batch, noise, actions, latents = case
     fast = prepare(copy.deepcopy(model), CPU, dtype)
     assert fast.mixture.kernels is not None and fast.vision.kernels is not None
@@ -83,8 +101,8 @@ def test_whole_chunks_are_those_of_torch(case, dtype: str, bound: float) -> None
         assert float((found.latents - latents).abs().max()) < bound
 
 
-@needs_tiles
-def test_what_the_kernels_do_not_take_is_done_by_torch_on_the_same_weights(case) -> None:
+@needs_kernels
+def test_what_the_kernels_do_not_take_is_done_by_torch_on_the_same_weights(case, compiled_for) -> None:
     model, batch, noise, actions, _ = case
     fast = prepare(copy.deepcopy(model), CPU, torch.float32)
     two = {key: torch.cat([value, value]) for key, value in batch.items()}
@@ -93,23 +111,45 @@ def test_what_the_kernels_do_not_take_is_done_by_torch_on_the_same_weights(case)
     assert float((guided - actions).abs().max()) < 1e-5
 
 
-@needs_tiles
-def test_the_same_noise_gives_the_same_chunk_bit_for_bit(case) -> None:
+@needs_kernels
+@pytest.mark.parametrize("precision", [SINGLE, BFLOAT16, INTEGER])
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 16, 17, 20, 31, 50, 67, 100])
+def test_one_product_for_any_number_of_tokens(compiled_for, rows: int, precision: int) -> None:
+    """The last few of them are worked on in another way where there are no tiles."""
+    generator = torch.Generator().manual_seed(rows)
+    layer = Linear(320, 176).requires_grad_(False)
+    layer.weight.data.copy_(torch.randn(176, 320, generator=generator).bfloat16())
+    x = torch.randn(rows, 320, generator=generator)
+    if precision == INTEGER:
+        module = Int8Linear(layer)
+        values, scale = quantize_rows(x)
+        wanted = (values.double() @ module.weight.double().t()) * scale.double() * module.scale.double()
+    else:
+        module = layer.bfloat16()
+        module.bias.data = module.bias.float()
+        wanted = (x.bfloat16() if precision == BFLOAT16 else x).double() @ layer.weight.double().t()
+    with torch.no_grad():
+        found = Kernels(precision).linear(module, x)
+    assert float((found - (wanted + layer.bias.double())).abs().max()) < 2e-5 * float(wanted.abs().max())
+
+
+@needs_kernels
+def test_the_same_noise_gives_the_same_chunk_bit_for_bit(case, compiled_for) -> None:
     model, batch, noise, *_ = case
     fast = prepare(copy.deepcopy(model), CPU, "bfloat16")
     assert torch.equal(fast.predict(batch, noise).actions, fast.predict(batch, noise).actions)
 
 
-@needs_tiles
-def test_float32_weights_that_bfloat16_cannot_hold_stay_float32_and_with_torch() -> None:
+@needs_kernels
+def test_float32_weights_that_bfloat16_cannot_hold_stay_float32_and_with_torch(compiled_for) -> None:
     model = weights("3b")
     model.mixture.act.layers[0].mlp.up_proj.weight.data[0, 0] = 1.0 + 2**-20
     placed = prepare(model, CPU, torch.float32)
     assert placed.mixture.kernels is None and placed.mixture.act.layers[0].mlp.up_proj.weight.dtype == torch.float32
 
 
-@needs_tiles
-def test_a_head_that_bfloat16_cannot_hold_stays_float32_beside_the_kernels() -> None:
+@needs_kernels
+def test_a_head_that_bfloat16_cannot_hold_stays_float32_beside_the_kernels(compiled_for) -> None:
     model = weights("3b")
     exact = model.latent_head.downsample_conv.weight.data
     exact[0, 0] += 2**-20
@@ -131,17 +171,17 @@ def test_without_a_compiler_it_is_said_once_and_torch_computes(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(library_module, "cpu_has_tiles", lambda: True)
-    library.cache_clear()
+    monkeypatch.setattr(library_module, "cpu_has_dots", lambda: True)
+    forget()
     try:
         assert library() is None and library() is None
     finally:
         monkeypatch.undo()
-        library.cache_clear()
+        forget()
     assert caplog.text.count("could not be built") == 1 and "apt-get install g++" in caplog.text
 
 
-@needs_tiles
+@needs_kernels
 @pytest.mark.parametrize("family", ["3b", "2b"])
 def test_a_model_that_is_loaded_to_be_trained_is_torchs_alone_and_learns(family: str, tmp_path) -> None:
     """Its weights are bfloat16 values, as published ones are, and would otherwise be kept so, out of an optimiser's reach."""
@@ -157,8 +197,8 @@ def test_a_model_that_is_loaded_to_be_trained_is_torchs_alone_and_learns(family:
     assert all(any(p.grad is not None and bool(p.grad.any()) for p in part.parameters()) for part in towers)
 
 
-@needs_tiles
-def test_kernels_leave_gradients_and_other_devices_to_torch(case) -> None:
+@needs_kernels
+def test_kernels_leave_gradients_and_other_devices_to_torch(case, compiled_for) -> None:
     fast = prepare(copy.deepcopy(case[0]), CPU, torch.float32)
     x = torch.zeros(1, 4, 256)
     with torch.no_grad():
@@ -168,7 +208,7 @@ def test_kernels_leave_gradients_and_other_devices_to_torch(case) -> None:
         assert not fast.vision.kernels.takes(x) and not fast.mixture.kernels.takes(x, None)
 
 
-@needs_tiles
+@needs_kernels
 def test_the_state_that_runs_with_the_first_step_leaves_what_it_leaves_alone(case) -> None:
     model, batch, noise, *_ = case
     fast = prepare(copy.deepcopy(model), CPU, torch.float32)

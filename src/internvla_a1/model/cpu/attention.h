@@ -114,10 +114,10 @@ inline void attend_block(const Memory &memory, long head, long length, const flo
         const char *at = (const char *)(keys + key * d);
         multiply<false, 2, 2>({{at, at + SIDE * d * 2}, d * 2, memory.term() * 2}, queries, steps, terms, terms, Nothing());
         float *to = work.scores + key * 32;
-        _tile_stored(0, to, 128);
-        _tile_stored(1, to + 16, 128);
-        _tile_stored(2, to + 16 * 32, 128);
-        _tile_stored(3, to + 16 * 32 + 16, 128);
+        STORE_TILE(0, to, 128);
+        STORE_TILE(1, to + 16, 128);
+        STORE_TILE(2, to + 16 * 32, 128);
+        STORE_TILE(3, to + 16 * 32 + 16, 128);
     }
     __m512 inverse[2];
     if (terms == 1) softmax_down<true>(work.scores, length, work.weights, terms, inverse);

@@ -1,4 +1,4 @@
-// Whole stacks of layers on a CPU with AMX, one call a stack. Plain C functions: Python hands over addresses (kernels.py).
+// Whole stacks of layers on a CPU with AMX or AVX-512, one call a stack. Plain C functions: Python hands over addresses (kernels.py).
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -80,8 +80,11 @@ void mlp_layers(const Team &team, const float *x, long rows, long hidden, long m
 }  // namespace
 
 extern "C" {
-// Ask the kernel for tile registers; 0 if they may be used.
+// Ask the kernel for tile registers; 0 if they may be used, or are not needed.
 long kernels_init() {
+#ifndef __AMX_TILE__
+    return 0;
+#endif
     constexpr int request_permission = 0x1023, tile_data = 18;
     return syscall(SYS_arch_prctl, request_permission, tile_data);
 }
@@ -140,7 +143,7 @@ void expert_phase(const ExpertLayer *layers, int count, const float *final_norm,
             mlp_layers(team, s.normed, rows, hidden, mlp, precision, gated, down, between);
         }
         if (tail) rms_rows(team, x, final_norm, eps, rows, hidden, x);
-        _tile_release();
+        release_tiles();
     }
 }
 
@@ -203,7 +206,7 @@ void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, lo
             fc2.add = true, fc2.gain = l.gain2;
             mlp_layers(team, s.normed, all, hidden, mlp, precision, fc1, fc2, between);
         }
-        _tile_release();
+        release_tiles();
     }
 }
 
@@ -217,7 +220,7 @@ void single_linear(const char *w, const float *scale, const float *bias, const f
         const Team team;
         const Weight weight = plain({w, scale}, k, precision, bias, y, n, n);
         linear(team, x, k, rows, k, precision, &weight, 1, scratch.panel);
-        _tile_release();
+        release_tiles();
     }
 }
 }

@@ -19,31 +19,54 @@ import torch
 SOURCES = Path(__file__).parent
 COMMON = ("-O3", "-std=c++17", "-fPIC", "-mfma")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
-TILES = (*COMMON, *AVX512, "-fopenmp", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")
+DOTS = (*COMMON, *AVX512, "-fopenmp", "-mavx512bf16", "-mavx512vnni")
+TILES = (*DOTS, "-mamx-tile", "-mamx-bf16", "-mamx-int8")
 VECTORS = {"AVX512": (*COMMON, *AVX512), "AVX2": (*COMMON, "-mavx2")}  # by what torch says this CPU can do
-SWITCH = "INTERNVLA_A1_KERNELS"  # "off" leaves everything to torch
+AMX, VECTORS_ONLY = "AMX", "AVX-512"  # what kernels.cpp is compiled for
+SWITCH = "INTERNVLA_A1_KERNELS"  # "off" leaves everything to torch, "avx512" does without AMX
 LOCK = threading.Lock()  # one call at a time: the kernels keep their scratch memory
 log = logging.getLogger(__name__)
 
 
+def cpu_has_dots() -> bool:
+    """AVX-512 with products of bfloat16 and of int8."""
+    return sys.platform == "linux" and bool(torch.cpu._is_avx512_bf16_supported() and torch.cpu._is_vnni_supported())
+
+
 def cpu_has_tiles() -> bool:
-    """AMX with bfloat16, and the AVX-512 that comes with it."""
-    return sys.platform == "linux" and bool(torch.cpu._is_amx_tile_supported() and torch.cpu._is_avx512_bf16_supported())
+    """AMX, and the AVX-512 that comes with it."""
+    return cpu_has_dots() and bool(torch.cpu._is_amx_tile_supported())
+
+
+def library() -> ctypes.CDLL | None:
+    """The kernels, ready to be called, or None where this machine cannot have them; a missing compiler is logged once."""
+    return _chosen()[0]
+
+
+def instructions() -> str:
+    """AMX or AVX-512: what `library` was compiled for; empty without one."""
+    return _chosen()[1]
 
 
 @lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
-    """The kernels, ready to be called, or None where this machine cannot have them; a missing compiler is logged once."""
-    if switched_off() or not cpu_has_tiles():
-        return None
-    loaded = _loaded("kernels.cpp", TILES, "AMX kernels")
-    if loaded is None:
-        return None
-    loaded.kernels_init.restype = ctypes.c_long
-    if loaded.kernels_init() != 0:
-        log.warning("this system does not hand out AMX tile registers, torch computes instead (slower)")
-        return None
-    return loaded
+def _chosen() -> tuple[ctypes.CDLL | None, str]:
+    if switched_off() or not cpu_has_dots():
+        return None, ""
+    if cpu_has_tiles() and os.environ.get(SWITCH, "").lower() != "avx512":
+        loaded = _loaded("kernels.cpp", TILES, "AMX kernels")
+        if loaded is None:
+            return None, ""
+        loaded.kernels_init.restype = ctypes.c_long
+        if loaded.kernels_init() == 0:
+            return loaded, AMX
+        log.warning("this system does not hand out AMX tile registers, AVX-512 vectors compute instead (slower)")
+    loaded = _loaded("kernels.cpp", DOTS, "AVX-512 kernels")
+    return loaded, VECTORS_ONLY if loaded is not None else ""
+
+
+def forget() -> None:
+    """Look again: the environment has changed."""
+    _chosen.cache_clear()
 
 
 @lru_cache(maxsize=1)

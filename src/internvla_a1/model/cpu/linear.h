@@ -67,7 +67,9 @@ inline long rows_at_once(long rows, long k, int precision) {
     return ((rows + parts - 1) / parts + 31) / 32 * 32;
 }
 
-inline void quantise_tile_row(const float *const rows[SIDE], long k, char *to, float *scale, long first) {
+inline int tail_of(long rows) { return rows % SIDE <= TAIL ? rows % SIDE : 0; }
+
+inline void quantise_tile_row(const float *const rows[SIDE], long k, char *to, float *scale, long first, bool as_rows) {
     __m512 inverse[SIDE];
     for (int r = 0; r < SIDE; ++r) {
         __m512 top = _mm512_setzero_ps();
@@ -88,7 +90,9 @@ inline void quantise_tile_row(const float *const rows[SIDE], long k, char *to, f
             packed[r] = _mm512_inserti32x4(_mm512_castsi128_si512(part[0]), part[1], 1);
             packed[r] = _mm512_inserti32x4(_mm512_inserti32x4(packed[r], part[2], 2), part[3], 3);
         }
-        transpose16(packed);
+        if (OFFSET)
+            for (int r = 0; r < SIDE; ++r) packed[r] = _mm512_xor_si512(packed[r], _mm512_set1_epi8((char)OFFSET));
+        if (!as_rows) transpose16(packed);
         for (int r = 0; r < SIDE; ++r) _mm512_store_si512(to + i / 64 * 2 * TILE_BYTES + r * 64, packed[r]);
     }
 }
@@ -103,10 +107,11 @@ inline void pack(const Team &team, const float *x, long stride, long rows, long 
         const float *at[SIDE];
         for (int r = 0; r < SIDE; ++r) at[r] = tile * SIDE + r < rows ? x + (tile * SIDE + r) * stride : nullptr;
         char *to = panel.data + tile / 2 * pair_bytes + tile % 2 * TILE_BYTES;
+        const bool as_rows = tail_of(rows) && tile == tiles - 1;
         if (precision == INTEGER)
-            quantise_tile_row(at, k, to, panel.scale, tile * SIDE);
+            quantise_tile_row(at, k, to, panel.scale, tile * SIDE, as_rows);
         else
-            pack_tile(at, step * 32, 1.f, to + step * 2 * TILE_BYTES, terms_of(precision), (tiles + 1) / 2 * pair_bytes);
+            pack_tile(at, step * 32, 1.f, to + step * 2 * TILE_BYTES, terms_of(precision), (tiles + 1) / 2 * pair_bytes, as_rows);
     }
 }
 
@@ -124,6 +129,27 @@ inline void finish_packed(const Weight &w, const float *found, const float *foun
     pack_pair(pair[0], pair[1], w.packed + m / 32 * w.pair_bytes + (n / 32 * 2 + m / SIDE % 2) * TILE_BYTES + (n % 32 + r) * 32, terms, w.term_bytes);
 }
 
+// 16 products of one row, outputs n to n + 15 (lanes), as the outputs they become. up: of a gated layer.
+inline __m512 finished(const Weight &w, __m512 v, __m512 up, long n, bool int8, float row_scale) {
+    if (int8) {
+        const __m512 s = _mm512_set1_ps(row_scale);
+        v = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(v)), s), _mm512_loadu_ps(w.scale + n));
+        if (w.shape == GATED) up = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(up)), s), _mm512_loadu_ps(w.scale2 + n));
+    }
+    if (w.bias) v = _mm512_add_ps(v, _mm512_loadu_ps(w.bias + n));
+    if (w.shape == GELU_TANH) v = gelu_tanh16(v);
+    if (w.shape == GELU_ERF) v = gelu_erf16(v);
+    if (w.shape == GATED) v = _mm512_mul_ps(silu16(v), up);
+    return v;
+}
+
+inline void put_row(const Weight &w, __m512 v, long n, long row) {
+    if (w.gain) v = _mm512_mul_ps(v, _mm512_loadu_ps(w.gain + n));
+    float *y = w.y + row * w.stride + n;
+    if (w.add) v = _mm512_add_ps(v, _mm512_loadu_ps(y));
+    _mm512_storeu_ps(y, v);
+}
+
 // One tile of products, found[16 n][16 m], to rows of y.
 inline void finish_tile(const Weight &w, float *found, float *found_up, long n, long m, long rows, bool int8, const float *row_scale) {
     __m512i gate[SIDE], up[SIDE];
@@ -133,24 +159,35 @@ inline void finish_tile(const Weight &w, float *found, float *found_up, long n, 
         for (int r = 0; r < SIDE; ++r) up[r] = _mm512_load_si512(found_up + r * SIDE);
         transpose16(up);
     }
-    const __m512 zero = _mm512_setzero_ps();
-    const __m512 bias = w.bias ? _mm512_loadu_ps(w.bias + n) : zero;
     for (int r = 0; r < SIDE && m + r < rows; ++r) {
-        __m512 v = _mm512_castsi512_ps(gate[r]), u = found_up ? _mm512_castsi512_ps(up[r]) : zero;
-        if (int8) {
-            const __m512 s = _mm512_set1_ps(row_scale[m + r]);
-            v = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(gate[r]), s), _mm512_loadu_ps(w.scale + n));
-            if (found_up) u = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(up[r]), s), _mm512_loadu_ps(w.scale2 + n));
-        }
-        v = _mm512_add_ps(v, bias);
-        if (w.shape == GELU_TANH) v = gelu_tanh16(v);
-        if (w.shape == GELU_ERF) v = gelu_erf16(v);
-        if (w.shape == GATED) v = _mm512_mul_ps(silu16(v), u);
-        if (w.gain) v = _mm512_mul_ps(v, _mm512_loadu_ps(w.gain + n));
-        float *y = w.y + (m + r) * w.stride + n;
-        if (w.add) v = _mm512_add_ps(v, _mm512_loadu_ps(y));
-        _mm512_storeu_ps(y, v);
+        const __m512 u = found_up ? _mm512_castsi512_ps(up[r]) : _mm512_setzero_ps();
+        put_row(w, finished(w, _mm512_castsi512_ps(gate[r]), u, n, int8, int8 ? row_scale[m + r] : 1.f), n, m + r);
     }
+}
+
+// The last few rows, which are packed as rows: outputs n of NT tiles, finished at once.
+template <bool INT8>
+inline void tail_block(const Weight &w, const Left &left, const Right &right, long n, long m, int tokens, int tiles, int steps, int terms,
+                       const float *row_scale) {
+    const bool gated = w.shape == GATED;
+    __m512 sums[2][SIDE];
+    for (int i = 0; i < tiles; ++i)
+        tail_sums<INT8>(left.rows[i], left, right, tokens, steps, terms, left.offset ? left.offset + i * SIDE : nullptr, sums[i]);
+    for (int i = 0; i < (gated ? 1 : tiles); ++i)
+        for (int t = 0; t < tokens; ++t) {
+            const long at = n + i * SIDE;
+            __m512 v = finished(w, sums[i][t], gated ? sums[1][t] : _mm512_setzero_ps(), at, INT8, INT8 ? row_scale[m + t] : 1.f);
+            if (!w.packed) {
+                put_row(w, v, at, m + t);
+                continue;
+            }
+            char *to = w.packed + m / 32 * w.pair_bytes + (at / 32 * 2 + m / SIDE % 2) * TILE_BYTES + t * 64 + at % 32 * 2;
+            for (int term = 0; term < terms; ++term) {
+                const __m256bh part = _mm512_cvtneps_pbh(v);
+                _mm256_storeu_si256((__m256i *)(to + term * w.term_bytes), (__m256i)part);
+                v = _mm512_sub_ps(v, widen(part));
+            }
+        }
 }
 
 // Products of one block of tiles, which become outputs while the products of the next block are computed: the tiles take turns with the
@@ -197,7 +234,8 @@ inline void linear_block(const Weight &w, const Left &left, const Right &right, 
 // y = x W^T for every weight; x: k inputs of `rows` tokens, packed.
 template <bool INT8>
 inline void linear_blocks(const Team &team, const Weight *weights, int count, long k, long rows, int precision, const Operand &x) {
-    const long tiles = (rows + SIDE - 1) / SIDE, pairs = (tiles + 1) / 2;
+    const int tail = tail_of(rows);
+    const long tiles = (rows + SIDE - 1) / SIDE - (tail ? 1 : 0), pairs = std::max(1L, (tiles + 1) / 2);
     const int steps = k / (INT8 ? 64 : 32);
     Drain drain;
     drain.terms = terms_of(precision), drain.int8 = INT8, drain.rows = rows, drain.row_scale = x.scale;
@@ -213,7 +251,12 @@ inline void linear_blocks(const Team &team, const Weight *weights, int count, lo
         for (long block = unit; block < std::min(own, stop); ++block, ++unit) {
             const long n = block * height;
             const bool two = gated || n + SIDE < w.n;
-            const Left left{{w.w + n * bytes, gated ? w.w2 + n * bytes : w.w + (n + SIDE) * bytes}, bytes, 0};
+            Left left{{w.w + n * bytes, gated ? w.w2 + n * bytes : w.w + (n + SIDE) * bytes}, bytes, 0};
+            int offset[2 * SIDE];
+            if (INT8 && OFFSET) {
+                for (int i = 0; i < (two ? 2 : 1); ++i) offsets_of(left.rows[i], bytes, k, SIDE, offset + i * SIDE);
+                left.offset = offset;
+            }
             drain.ahead = Ahead();
             if (n + 2 * height <= w.n)
                 drain.ahead = Ahead(left.rows[0] + height * bytes, left.rows[1] + height * bytes, bytes, steps, pairs * steps);
@@ -225,6 +268,10 @@ inline void linear_blocks(const Team &team, const Weight *weights, int count, lo
                     else linear_block<INT8, 1, 2>(w, left, right, n, m, steps, drain);
                 } else if (two) linear_block<INT8, 2, 1>(w, left, right, n, m, steps, drain);
                 else linear_block<INT8, 1, 1>(w, left, right, n, m, steps, drain);
+            }
+            if (tail) {
+                const Right right{x.data + tiles / 2 * x.pair_bytes + tiles % 2 * TILE_BYTES, TILE_BYTES, 2 * TILE_BYTES, x.term_bytes};
+                tail_block<INT8>(w, left, right, n, tiles * SIDE, tail, two ? 2 : 1, steps, drain.terms, x.scale);
             }
         }
         unit -= own, stop -= own;

@@ -1,5 +1,6 @@
-// Products on AMX tiles. Weights W (n, k) are used as they lie in memory, rows of a checkpoint, as the first operand; activations X (m, k)
-// are packed as the second. So a product comes out transposed, 16 outputs n by 16 tokens m a tile, and no weight is ever copied.
+// Products of tiles, on AMX or on AVX-512 vectors. Weights W (n, k) are used as they lie in memory, rows of a checkpoint, as the first
+// operand; activations X (m, k) are packed as the second. So a product comes out transposed, 16 outputs n by 16 tokens m a tile, and no
+// weight is ever copied.
 //
 // float32 accuracy from bfloat16 products: x = x1 + x2 + x3 (8 bits each), and x W = x1 W + x2 W + x3 W where W holds bfloat16 values.
 #pragma once
@@ -13,17 +14,6 @@
 constexpr int SIDE = 16;         // rows of a tile, and 32-bit values of a row
 constexpr long TILE_BYTES = 1024;
 constexpr int MAX_TERMS = 3;
-
-inline void configure_tiles() {
-    struct alignas(64) {
-        uint8_t palette = 1, start = 0, reserved[14] = {};
-        uint16_t bytes[16] = {};
-        uint8_t rows[16] = {};
-    } config;
-    for (int tile = 0; tile < 8; ++tile) config.bytes[tile] = 64, config.rows[tile] = SIDE;
-    asm volatile("" ::: "memory");  // all of it is in memory before it is loaded
-    _tile_loadconfig(&config);
-}
 
 inline __m512 widen(__m256bh x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)x), 16)); }
 
@@ -63,8 +53,8 @@ inline void split(__m512 low, __m512 high, int terms, __m512i out[MAX_TERMS]) {
     }
 }
 
-// 16 rows of 32 floats (a null row is zero) -> one packed tile a term, `term_stride` bytes apart: [k / 2][row][2].
-inline void pack_tile(const float *const rows[SIDE], long k, float scale, char *to, int terms, long term_stride) {
+// 16 rows of 32 floats (a null row is zero) -> one packed tile a term, `term_stride` bytes apart: [k / 2][row][2], or as rows: [row][32].
+inline void pack_tile(const float *const rows[SIDE], long k, float scale, char *to, int terms, long term_stride, bool as_rows = false) {
     __m512i packed[MAX_TERMS][SIDE];
     const __m512 factor = _mm512_set1_ps(scale);
     for (int r = 0; r < SIDE; ++r) {
@@ -74,7 +64,7 @@ inline void pack_tile(const float *const rows[SIDE], long k, float scale, char *
         for (int term = 0; term < terms; ++term) packed[term][r] = parts[term];
     }
     for (int term = 0; term < terms; ++term) {
-        transpose16(packed[term]);
+        if (!as_rows) transpose16(packed[term]);
         for (int r = 0; r < SIDE; ++r) _mm512_store_si512(to + term * term_stride + r * 64, packed[term][r]);
     }
 }
@@ -95,6 +85,7 @@ struct Left {  // NT tiles of 16 rows, in steps of 64 bytes of k
     const char *rows[2];
     long stride;        // bytes between rows
     long term_stride;   // bytes between terms of the same values
+    const int *offset = nullptr;  // (32,) of int8 products: what they begin at, see OFFSET
 };
 
 struct Ahead {  // two times 16 rows of weights, fetched into the second cache while others are worked on: `each` lines a step
@@ -132,46 +123,15 @@ struct Nothing {  // to be done meanwhile
     void step() {}
 };
 
-// tiles 0 to 3 = sum over k of left x right; products of terms i, j with i + j < terms. meanwhile.step() is called at every step of k.
-template <bool INT8, int NT, int MT, class Meanwhile>
-inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms, Meanwhile &&meanwhile) {
-#define PRODUCT(c, x, y)                 \
-    do {                                 \
-        if (INT8) _tile_dpbssd(c, x, y); \
-        else _tile_dpbf16ps(c, x, y);    \
-    } while (0)
-    asm volatile("" ::: "memory");  // what was packed is in memory before a tile is loaded
-    _tile_zero(0);
-    if (MT > 1) _tile_zero(1);
-    if (NT > 1) _tile_zero(2);
-    if (NT > 1 && MT > 1) _tile_zero(3);
-    for (long step = 0; step < steps; ++step) {
-        for (int i = 0; i < left_terms; ++i) {
-            _tile_loadd(4, a.rows[0] + i * a.term_stride + step * 64, a.stride);
-            if (NT > 1) _tile_loadd(5, a.rows[1] + i * a.term_stride + step * 64, a.stride);
-            for (int j = 0; i + j < terms; ++j) {
-                const char *packed = b.tile + j * b.term_stride + step * b.step;
-                _tile_loadd(6, packed, 64);
-                if (MT > 1) _tile_loadd(7, packed + b.tile_stride, 64);
-                PRODUCT(0, 4, 6);
-                if (MT > 1) PRODUCT(1, 4, 7);
-                if (NT > 1) PRODUCT(2, 5, 6);
-                if (NT > 1 && MT > 1) PRODUCT(3, 5, 7);
-            }
-        }
-        meanwhile.step();
-    }
-#undef PRODUCT
-}
-
-// The products of `multiply`: found[n tile][m tile][16 n][16 m], float or int32.
-template <int NT, int MT>
-inline void store_tiles(float found[2][2][SIDE * SIDE]) {
-    _tile_stored(0, found[0][0], 64);
-    if (MT > 1) _tile_stored(1, found[0][1], 64);
-    if (NT > 1) _tile_stored(2, found[1][0], 64);
-    if (NT > 1 && MT > 1) _tile_stored(3, found[1][1], 64);
-}
+// TAIL: so many last rows, at the most, of a number of tokens that is no multiple of 16 are worked on by themselves (tail_sums) and packed
+// as rows.
+// multiply<INT8, NT, MT>(left, right, steps, left_terms, terms, meanwhile) keeps NT x MT tiles of products where STORE_TILE and store_tiles
+// find them: sums over k of left x right, of terms i, j with i + j < terms. meanwhile.step() is called about once a step of k.
+#ifdef __AMX_TILE__
+#include "multiply_amx.h"
+#else
+#include "multiply_avx512.h"
+#endif
 
 // ---- functions of 16 floats, to a few units in the last place ----
 
