@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +150,11 @@ def test_a_message_that_comes_too_late_is_dropped(bench):
     assert result.error_code == Codes.SUCCESSFUL and abs(bench.positions()[0] - 0.1) < 0.01
 
 
+def all_stopped(pid):
+    """Every thread of it: one that still runs would take a message in time."""
+    return all(state.read_text().rpartition(")")[2].split()[0] == "T" for state in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
 def test_the_controllers_profile_makes_any_controller_drop_what_comes_late(tmp_path):
     graph = Graph(tmp_path)
     try:
@@ -162,6 +168,7 @@ def test_the_controllers_profile_makes_any_controller_drop_what_comes_late(tmp_p
             process = graph.processes["listener"]
             if paused_s:
                 process.send_signal(signal.SIGSTOP)
+                assert graph.until(lambda: all_stopped(process.pid))
             publisher.publish(message)
             graph.until(lambda: False, paused_s)
             process.send_signal(signal.SIGCONT)

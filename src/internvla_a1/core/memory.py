@@ -35,7 +35,23 @@ def settle(spare_mb: int = SPARE_MB) -> None:
     """
     gc.collect()
     gc.freeze()
-    _touch(spare_mb)
+    set_aside(spare_mb)
+
+
+def set_aside(spare_mb: int) -> None:
+    """Make heap of the calling thread ready, for what it needs now and then.
+
+    Blocks that are taken, written to and given back stay with the heap (steady_heap), each below the size that it would map apart.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = _libc()
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+        blocks = [libc.malloc(2**20) for _ in range(spare_mb)]
+        for block in filter(None, blocks):
+            ctypes.memset(block, 0, 2**20)
+        for block in blocks:
+            libc.free(block)
 
 
 def tidy() -> None:
@@ -68,16 +84,3 @@ class _MallInfo2(ctypes.Structure):
         (name, ctypes.c_size_t)
         for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
     ]
-
-
-def _touch(spare_mb: int) -> None:
-    """Blocks that are taken, written to and given back stay with the heap (steady_heap), each below the size that it would map apart."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = _libc()
-        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-        libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
-        blocks = [libc.malloc(2**20) for _ in range(spare_mb)]
-        for block in filter(None, blocks):
-            ctypes.memset(block, 0, 2**20)
-        for block in blocks:
-            libc.free(block)

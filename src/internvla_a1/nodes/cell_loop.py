@@ -16,6 +16,7 @@ import internvla_a1.sim  # noqa: F401 before mujoco: it chooses the OpenGL platf
 # isort: split
 import mujoco
 
+from internvla_a1.core import memory
 from internvla_a1.core.clock import NS, nanoseconds
 from internvla_a1.core.scene import Scene
 from internvla_a1.core.types import ImageArray
@@ -28,6 +29,7 @@ _GIVE_UP_WALL_S = 0.5  # wall time: a shift of the stamps is a jump of the arm's
 _CATCH_UP_RATE = 2.0  # of the usual: faster, and the arm would have moved on before a command that was sent in time is taken in
 _DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by no more than this, backlog apart
 _STEP_BACK_NS = 1_000_000
+_SPARE_MB = 4  # Mesa takes what it draws from in buffers of 1 MB, now and then one more than before
 
 ImageSink = Callable[[str, int, ImageArray], None]
 
@@ -102,6 +104,7 @@ class Darkroom:
         cameras = Cameras(self._cell.model, self._data, self._cell.config, self._size, overview_shadows=False)
         try:
             self._develop(cameras)  # the first pictures take half a second
+            memory.set_aside(_SPARE_MB)
             self._ready.set()
             while True:
                 with self._wake:
