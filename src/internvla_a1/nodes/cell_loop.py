@@ -29,7 +29,7 @@ _GIVE_UP_WALL_S = 0.5  # wall time: a shift of the stamps is a jump of the arm's
 _CATCH_UP_RATE = 2.0  # of the usual: faster, and the arm would have moved on before a command that was sent in time is taken in
 _DRIFT_NS = 50_000_000  # wall stamps lag the wall clock by no more than this, backlog apart
 _STEP_BACK_NS = 1_000_000
-_SPARE_MB = 4  # Mesa takes what it draws from in buffers of 1 MB, now and then one more than before
+_SPARE_MB = 4  # of heap for the thread that draws: it once took 1 MB more minutes after the start, probably a buffer of Mesa's
 
 ImageSink = Callable[[str, int, ImageArray], None]
 
