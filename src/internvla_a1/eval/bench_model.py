@@ -21,6 +21,7 @@ from internvla_a1.eval.model_flops import stage_flops
 from internvla_a1.model.config import ModelConfig, config_2b, config_3b, tiny_config
 from internvla_a1.model.cpu.kernels import ExpertKernels
 from internvla_a1.model.cpu.library import instructions
+from internvla_a1.model.cpu.small import SmallExpertKernels
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.loading import prepare
 from internvla_a1.model.network import InternVLAA1
@@ -44,7 +45,7 @@ class Report:
     peak_gflops: float
     bfloat16_native: bool
     vnni: bool
-    kernels: str  # AMX, AVX-512, or empty: torch runs everything
+    kernels: str  # AMX, AVX-512, small-model, CUDA, or empty: torch runs everything
     device: str = "cpu"
     seconds: dict[str, list[float]] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
@@ -102,6 +103,16 @@ def _fill(values: Tensor, key: str, block: Tensor) -> None:
             part.copy_(block[first : first + part.numel()]).mul_(scale)
 
 
+def kernels_of(model: InternVLAA1) -> str:
+    """Which of ours run its stacks of layers."""
+    kernels = model.mixture.kernels
+    if isinstance(kernels, ExpertKernels):
+        return instructions()
+    if isinstance(kernels, SmallExpertKernels):
+        return "small-model"
+    return "" if kernels is None else "CUDA"
+
+
 def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
     """GFLOP/s of the best square matrix product, measured now."""
     best = 0.0
@@ -142,7 +153,7 @@ def measure(config: ModelConfig, dtype: str, threads: int, runs: int, words: int
     peak = matrix_peak(torch.bfloat16 if native else torch.float32, device)
     weights = sum(t.numel() * t.itemsize for t in [*model.parameters(), *model.buffers()])
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kernels = instructions() if isinstance(model.mixture.kernels, ExpertKernels) else ""
+    kernels = kernels_of(model)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), kernels, name, watch.seconds, flops)
 
