@@ -26,7 +26,7 @@ from internvla_a1.train.config import AugmentConfig
 from internvla_a1.train.sources import OpenSource
 
 LATENTS, NOISE, TIME, IS_PAD = "latents", "noise", "time", "action_is_pad"
-TARGET, SPEED, COLOR, RAW, OBJECTS = "target", "speed", "color", "raw", "objects"
+TARGET, SPEED, COLOR, RAW, OBJECTS, FUTURE = "target", "speed", "color", "raw", "objects", "future"
 
 
 def random_of(seed: int, step: int, purpose: int) -> np.random.Generator:
@@ -83,6 +83,7 @@ class CachedBatches:
     latents: Sequence[np.ndarray] | None = None  # per cache; None: three frames a view go along instead
     any_color: bool = False  # ask for a random colour, for grounding alone
     objects_grid: int = 0  # cells a side of `objects`, the share of coloured pixels in the present or the future picture; 0: none
+    future_side: int = 0  # `future`: the pictures one horizon ahead, of this many pixels a side; 0: none
     seed: int = 0
     _rows: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
 
@@ -151,6 +152,8 @@ class CachedBatches:
             batch[LATENTS] = torch.from_numpy(full)
         if self.objects_grid:
             batch[OBJECTS] = self._objects(cache, source, times[:, now:])
+        if self.future_side:
+            batch[FUTURE] = self._future(cache, source, times[:, -1])
         return batch
 
     def _pictures(
@@ -190,6 +193,16 @@ class CachedBatches:
         full = largest.new_zeros(len(times), self.config.views, *largest.shape[2:])
         for v, slot in enumerate(source.layout.views):
             full[:, int(slot[5:])] = largest[:, v]
+        return full
+
+    def _future(self, cache: Cache, source: OpenSource, times: np.ndarray) -> Tensor:
+        """times: (n,) -> (n, V, 3, side, side) in [0, 1], zeros for missing views."""
+        pictures = torch.from_numpy(np.asarray(cache.images[times])).permute(0, 1, 4, 2, 3).float().div_(255)
+        side = self.future_side
+        small = F.interpolate(pictures.flatten(0, 1), size=(side, side), mode="bilinear", align_corners=False)
+        full = small.new_zeros(len(times), self.config.views, *small.shape[1:])
+        for v, slot in enumerate(source.layout.views):
+            full[:, int(slot[5:])] = small.unflatten(0, (len(times), -1))[:, v]
         return full
 
     def _row(self, task: str) -> tuple[list[int], list[int]]:

@@ -37,6 +37,10 @@ def make_task(config: TrainConfig) -> Task:
         from internvla_a1.train.policy_task import PolicyTask
 
         return PolicyTask(config)
+    if config.kind == "foresight":
+        from internvla_a1.train.foresight_task import ForesightTask
+
+        return ForesightTask(config)
     from internvla_a1.train.small_tasks import CodecTask, GroundingTask
 
     return CodecTask(config) if config.kind == "codec" else GroundingTask(config)

@@ -12,7 +12,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.eval.ablation import ABLATIONS
 
-KINDS = ("policy", "codec", "grounding")
+KINDS = ("policy", "codec", "grounding", "foresight")
 PRECISIONS = ("float32", "bfloat16", "auto")
 
 
@@ -80,21 +80,17 @@ class LossConfig:
     speed: float = 0.0
     speed_key: str = "privileged.belt_speed"
     mask_padded_actions: bool = False  # the published loss counts the steps past the end of an episode
-    object_weight: float = 25.0  # codec: extra weight of coloured pixels
+    object_weight: float = 25.0  # codec, foresight: extra weight of coloured pixels
     gen_object_weight: float = 0.0  # foresight: extra weight of latent cells with coloured pixels, now or then; published: none
 
 
 @dataclass(frozen=True)
 class FreezeConfig:
-    """The published options: freeze_vision_encoder, train_expert_only (und frozen), train_vlm_only (gen and act frozen).
-
-    codec_encoder: `kind: codec` trains the decoder alone, so that latents keep their meaning and a policy (model.init) its weights.
-    """
+    """The published options: freeze_vision_encoder, train_expert_only (und frozen), train_vlm_only (gen and act frozen)."""
 
     vision_encoder: bool = False
     train_expert_only: bool = False
     train_vlm_only: bool = False
-    codec_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """kind: policy, codec or grounding. budget_s > 0 ends the run early; it then counts as complete (a resumed run adds up)."""
+    """kind: policy, codec, grounding or foresight. budget_s > 0 ends the run early; it then counts as complete (a resumed run adds up)."""
 
     out: str
     kind: str = "policy"

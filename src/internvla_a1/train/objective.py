@@ -75,9 +75,10 @@ def joint_layers(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """`Mixture.joint` layer by layer, so that activations can be recomputed in the backward pass (gradient checkpointing).
 
-    Returns what leaves the last layer and what enters it, an entry for each expert.
+    xs: tokens of the understanding, generation and action expert; without the last, nobody acts. Returns what leaves the last layer
+    and what enters it, an entry for each expert.
     """
-    experts = (mixture.und, mixture.gen, mixture.act)
+    experts = (mixture.und, mixture.gen, mixture.act)[: len(xs)]
     counts = [x.shape[1] for x in xs]
     masks = block_masks(mask, counts)
     narrow = xs[0].device.type
@@ -93,7 +94,7 @@ def joint_layers(
         pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
         keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))
         first = 1 if i == last and not want_und else 0  # the last und layer only gives keys and values
-        for e in range(first, 3):
+        for e in range(first, len(xs)):
             seen = sum(counts[: e + 1])
             q = layers[e].self_attn.queries(hidden[e], ropes[e])
             outputs[e] = layers[e].finish(inputs[e], mixture.attend(q, keys[:, :, :seen], values[:, :, :seen], masks[e]))

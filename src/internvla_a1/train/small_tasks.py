@@ -28,24 +28,18 @@ from internvla_a1.train.policy_task import export_policy, grounding_parts
 
 
 class CodecObjective(nn.Module):
-    """Reconstruction of pictures (B, 3, S, S) in [0, 1], coloured pixels counting `1 + object_weight` times.
+    """Reconstruction of pictures (B, 3, S, S) in [0, 1], coloured pixels counting `1 + object_weight` times."""
 
-    decoder_only: the encoder stays as it is.
-    """
-
-    def __init__(self, codec: CosmosCodec, object_weight: float, decoder_only: bool = False) -> None:
+    def __init__(self, codec: CosmosCodec, object_weight: float) -> None:
         super().__init__()
-        self.codec, self.object_weight, self.decoder_only = codec, object_weight, decoder_only
+        self.codec, self.object_weight = codec, object_weight
         codec.requires_grad_(True)
-        for part in (codec.encoder, codec.quant_conv) if decoder_only else ():
-            part.requires_grad_(False)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Parts:
         images = batch["images"]
         objects = any_color(images).float()[:, None]
         weight = 1 + self.object_weight * F.max_pool2d(objects, 3, 1, 1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.decoder_only):
-            latents = self.codec.encode(images * 2 - 1)
+        latents = self.codec.encode(images * 2 - 1)
         restored = self.codec.decode(latents).float()
         error = (restored - (images * 2 - 1)) ** 2
         count = error.new_tensor(float(error.numel()))
@@ -92,14 +86,13 @@ class CodecTask:
         caches = open_caches(config, self.materials.sources, sizes.vision.image)  # the policy's cache: pictures are decoded once
         self._pictures = PictureBatches(caches, sizes.codec.image, config.seed)
         self.batches: Batches = self._pictures
-        self.module = CodecObjective(self.materials.model.codec, config.loss.object_weight, config.freeze.codec_encoder)
+        self.module = CodecObjective(self.materials.model.codec, config.loss.object_weight)
         self.weights = {"weighted": 1.0, "plain": 0.0, "size": 1e-4}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A model folder whose codec counts; the rest is untrained, or that of model.init."""
         codec = cast(CodecObjective, module).codec
-        if not self.config.freeze.codec_encoder:
-            standardise(codec, self._pictures.some(256))
+        standardise(codec, self._pictures.some(256))
         model: InternVLAA1 = self.materials.model
         model.codec.load_state_dict(codec.state_dict())
         export_policy(model, self.config, self.materials, folder)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from train_made_up import SIDE, SMALL, small_config, write_demo
+from train_made_up import SIDE, SMALL, inputs_of, small_config, write_demo
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
@@ -16,9 +16,6 @@ from internvla_a1.data.images import fitted
 from internvla_a1.eval.ablation import ABLATIONS, ablate, ablated_latents
 from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import new_model
-from internvla_a1.model.example import example_batch
-from internvla_a1.model.flow import sample_time
-from internvla_a1.model.inputs import read_batch
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.transforms import resize_with_pad, to_float
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
@@ -48,16 +45,6 @@ def config_of(place, **changes):
 @pytest.fixture(scope="module")
 def model(place):
     return make_model(config_of(place)).train()
-
-
-def inputs_of(model, batch=3, draws=1, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    values = example_batch(model.config, batch, 3, words=5, seed=seed)
-    values["action"] = torch.randn(batch, model.config.chunk, model.config.action_dim, generator=g)
-    noise = torch.randn(batch, draws, model.config.chunk, model.config.action_dim, generator=g)
-    time = sample_time(batch * draws, g).view(batch, draws)
-    inputs = read_batch(model.config, values, model.device)
-    return values, noise, time, model.three_latents(inputs, model.layout(inputs, False))
 
 
 def test_one_draw_gives_the_losses_of_the_model(model):

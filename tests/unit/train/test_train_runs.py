@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from train_made_up import SMALL, small_config, write_demo
+from train_made_up import SMALL, inputs_of, small_config, write_demo
 
 from internvla_a1.core.errors import CheckpointError, ConfigError
 from internvla_a1.core.resources import find
@@ -22,6 +22,7 @@ from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.train import checkpoints
 from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import TrainConfig, build, load_train_config
+from internvla_a1.train.foresight_task import predicted_latents
 from internvla_a1.train.words import vocabulary, write_tokenizer
 
 WORKER = Path(__file__).with_name("train_gradients_worker.py")
@@ -110,12 +111,26 @@ def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
     assert 0 < moved.abs().max() < 5e-3  # one small step away from where grounding left it
 
 
-def test_a_decoder_trained_on_leaves_the_policy_and_its_latents_as_they_were(place, whole):
-    after = go(place, "decoder", kind="codec", model={"init": str(whole)}, freeze={"codec_encoder": True})
-    old, new = load_model(whole).state_dict(), load_model(after).state_dict()
-    changed = {name for name in old if not torch.equal(old[name], new[name])}
-    decoder = {name for name in old if name.startswith(("codec.decoder.", "codec.post_quant_conv."))}
-    assert changed and changed <= decoder
+def test_sharper_foresight_leaves_every_action_as_it_was(place, whole):
+    after = go(place, "foresight", kind="foresight", model={"init": str(whole)})
+    old, new = load_model(whole), load_model(after)
+    before, now = old.state_dict(), new.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], now[name])}
+    groups = ("latent_head.gen_out_proj", "mixture.gen.layers.1.mlp", "codec.decoder", "codec.post_quant_conv")
+    assert all(any(name.startswith(group) for name in changed) for group in groups)
+    values, noise, _time, latents = inputs_of(old, batch=2, seed=1)
+    one, two = (m.predict(values, noise[:, 0], past_latents=latents[:, :, 0], foresight=True) for m in (old, new))
+    assert torch.equal(one.padded_actions, two.padded_actions) and torch.equal(one.now_latents, two.now_latents)
+    assert not torch.equal(one.latents, two.latents)
+
+
+def test_what_it_trains_on_is_what_the_policy_predicts(place, whole):
+    model = load_model(whole)
+    values, noise, _time, latents = inputs_of(model, batch=2, seed=1)
+    with torch.no_grad():
+        ours = predicted_latents(model, values, latents)
+        theirs = model.predict(values, noise[:, 0], past_latents=latents[:, :, 0], foresight=True).latents
+    assert torch.allclose(ours, theirs.flatten(0, 1), atol=1e-5)
 
 
 def published_folder(folder):

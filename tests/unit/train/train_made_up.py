@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from internvla_a1.data.episode import Episode, store_episode
 from internvla_a1.data.features import Feature, camera_feature
 from internvla_a1.data.writer import write_dataset
+from internvla_a1.model.example import example_batch
+from internvla_a1.model.flow import sample_time
+from internvla_a1.model.inputs import read_batch
 
 SIDE = 32
 COLORS = {"red": (217, 25, 23), "green": (25, 168, 51), "blue": (31, 69, 224)}
@@ -58,3 +62,14 @@ def small_config(tmp_path: Path, kind: str = "policy", **changes) -> dict:
         "augment": {"gain": 0.05, "color": 0.01, "state": 0.02},
     }  # fmt: skip
     return {**values, **changes}
+
+
+def inputs_of(model, batch=3, draws=1, seed=0):
+    """(values, noise, time, latents) of a made-up batch; latents of past, now and future by the model's own codec."""
+    g = torch.Generator().manual_seed(seed)
+    values = example_batch(model.config, batch, 3, words=5, seed=seed)
+    values["action"] = torch.randn(batch, model.config.chunk, model.config.action_dim, generator=g)
+    noise = torch.randn(batch, draws, model.config.chunk, model.config.action_dim, generator=g)
+    time = sample_time(batch * draws, g).view(batch, draws)
+    inputs = read_batch(model.config, values, model.device)
+    return values, noise, time, model.three_latents(inputs, model.layout(inputs, False))
