@@ -30,6 +30,7 @@ SUBCOMMANDS = (
     Subcommand(("convert",), "internvla_a1.data.convert_cli", "turn recordings of the recorder node into a data set"),
     Subcommand(("train",), "internvla_a1.train.cli", "train the model, the image tokenizer, or fine-tune"),
     Subcommand(("eval",), "internvla_a1.eval.cli", "score a policy, in closed loop without ROS or against recorded actions"),
+    Subcommand(("study",), "internvla_a1.train.study", "train and score arms of the model side by side: what foresight brings"),
     Subcommand(("verify", "vectors"), "internvla_a1.model.verify", "compare the model with the golden vectors"),
     Subcommand(("bench", "model"), "internvla_a1.eval.bench_model", "time the model on this machine"),
     Subcommand(("bench", "load"), "internvla_a1.eval.bench_load", "time the loading of full-size weights, and its memory"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,15 @@ from internvla_a1.data.images import fitted
 from internvla_a1.train.sources import OpenSource
 
 FLUSH_EVERY = 25  # episodes between two marks of progress
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time works in `folder`; the others wait. Ends with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,14 @@ def build_cache(
     speed_key: str = "",
     report: Callable[[int, int], None] | None = None,
 ) -> Cache:
-    """Decode a data set into `folder`, going on where an interrupted run stopped; return it opened."""
+    """Decode a data set into `folder`, going on where an interrupted run stopped; return it opened. Several processes may ask at once."""
+    with alone(folder):
+        starts = _decode(source, folder, side, report)
+    return _numbers(source, folder, starts, target_key, label_key, speed_key)
+
+
+def _decode(source: OpenSource, folder: Path, side: int, report: Callable[[int, int], None] | None) -> np.ndarray:
+    """images.npy; returns the first frame of every episode, and the end."""
     dataset, layout = source.dataset, source.layout
     total, views = dataset.total_frames, len(layout.views)
     note = {"data": str(dataset.root.resolve()), "frames": total, "views": list(layout.views.values()), "side": side}
@@ -77,7 +95,7 @@ def build_cache(
             _write(mark, {"note": note, "episodes": e + 1})
         if report is not None:
             report(e + 1, e + 1)
-    return _numbers(source, folder, starts, target_key, label_key, speed_key)
+    return starts
 
 
 def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: str, label_key: str, speed_key: str) -> Cache:
@@ -118,6 +136,13 @@ def build_latents(
     cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128, report: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
     """(N, V, channels, h, w) float16 latents of every picture, made once per codec (`key`), resumable. encode: (n, S, S, 3) -> latents."""
+    with alone(cache.folder):
+        return np.load(_encode(cache, encode, key, batch, report), mmap_mode="r")
+
+
+def _encode(
+    cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int, report: Callable[[int, int], None] | None
+) -> Path:
     path, mark = cache.folder / f"latents-{key}.npy", cache.folder / f"latents-{key}.json"
     count, views = cache.images.shape[:2]
     done = json.loads(mark.read_text())["frames"] if mark.is_file() and path.is_file() else 0
@@ -131,7 +156,7 @@ def build_latents(
             _write(mark, {"frames": min(count, start + batch)})
         if report is not None:
             report(min(count, start + batch), start + batch)
-    return np.load(path, mmap_mode="r")
+    return path
 
 
 def _write(path: Path, value: dict) -> None:
@@ -144,4 +169,3 @@ def action_chunks(cache: Cache, frames: np.ndarray, horizon: int) -> tuple[np.nd
     """(n, horizon, D) absolute actions from each frame on, the last one repeated at the end of the episode; (n, horizon) is_pad."""
     ahead, is_pad = cache.at(frames, range(horizon))
     return cache.action[ahead], is_pad
-
