@@ -6,11 +6,13 @@ from where they stopped, so a kill at any moment costs minutes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ class Pipeline:
 
 
 KINDS = ("record", "train", "score", "ship")
+COUNT_EVERY_S = 5.0
 
 
 def load_pipeline(path: str | Path, overrides: list[str] | None = None) -> Pipeline:
@@ -140,11 +143,8 @@ class _Runner:
             self.say(f"{title}: complete already")
             return
         self.say(f"{title}: {stage.kind}")
-        began = time.monotonic()
-        try:
+        with self._counted(stage.name):
             getattr(self, f"_{stage.kind}")(stage, folder)
-        finally:
-            self._count(stage.name, time.monotonic() - began)
         mark.parent.mkdir(parents=True, exist_ok=True)
         partial = mark.with_suffix(".partial")
         partial.write_text(json.dumps({"stage": wanted}))
@@ -154,6 +154,27 @@ class _Runner:
     def used_s(self) -> float:
         """Seconds of all stages so far."""
         return sum(self._seconds().values())
+
+    @contextlib.contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Adds the time of what runs in it to the stage's, every few seconds: a killed attempt has been counted as well."""
+        over = threading.Event()
+
+        def tick() -> None:
+            began = time.monotonic()
+            while not over.wait(COUNT_EVERY_S):
+                now = time.monotonic()
+                self._count(name, now - began)
+                began = now
+            self._count(name, time.monotonic() - began)
+
+        thread = threading.Thread(target=tick)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _seconds(self) -> dict[str, float]:
         return json.loads(self._clock.read_text()) if self._clock.is_file() else {}
