@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401  (with it triton's LLVM: loaded after Mesa's, at the first picture drawn here, it crashes)
 import yaml
 
 from internvla_a1.core.errors import ConfigError

@@ -13,6 +13,7 @@ from internvla_a1.eval.cli import read_cases
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.train.config import load_train_config
 from internvla_a1.train.pipeline import load_pipeline, run_pipeline
+from internvla_a1.train.study import load_study
 
 SMALLER = ["steps=2", "batch_size=4", "threads=1", "save_every=1", "data.frame_offsets=[-2, 0, 2]", f"model.changes={json.dumps(SMALL)}"]
 
@@ -97,6 +98,9 @@ def test_every_file_in_config_train_can_be_read(path):
         assert load_pipeline(path).stages
     elif path.name.startswith("cases"):
         assert read_cases(path)
+    elif "arms" in yaml.safe_load(find(str(path)).read_text()):
+        study = load_study(str(path))
+        assert load_train_config(study.config).steps and read_cases(find(study.cases))
     elif path.name.startswith("accelerate"):
         assert yaml.safe_load(find(str(path)).read_text())["distributed_type"] == "FSDP"
     else:
