@@ -16,17 +16,18 @@ def color_mask(images: Tensor, color: Tensor) -> Tensor:
 
     A pixel belongs to a colour where that channel is bright and the two others are well below it.
     """
-    channel = color.clamp(min=0).view(-1, 1, 1, 1, 1).expand(-1, images.shape[1], 1, *images.shape[3:])
-    own = images.gather(2, channel)[:, :, 0]
-    others = images.masked_fill(torch.zeros_like(images, dtype=torch.bool).scatter(2, channel, True), 0.0).amax(2)
-    return (own > BRIGHTEST) & (others < DOMINANCE * own) & (color >= 0).view(-1, 1, 1, 1)
+    channels = images.movedim(2, 0)
+    rows = torch.arange(len(images), device=images.device)
+    own, left, right = (channels[(color.clamp(min=0) + k) % 3, rows] for k in range(3))
+    return (own > BRIGHTEST) & (torch.maximum(left, right) < DOMINANCE * own) & (color >= 0).view(-1, 1, 1, 1)
 
 
 def any_color(images: Tensor) -> Tensor:
     """(N, 3, H, W) in [0, 1] -> (N, H, W) bool: a pixel of some parcel colour."""
-    views = images[:, None]
-    masks = [color_mask(views, torch.full((len(images),), i, device=images.device)) for i in range(len(COLORS))]
-    return torch.stack(masks).any(0)[:, 0]
+    red, green, blue = images.unbind(1)
+    low, high = torch.minimum(red, green), torch.maximum(red, green)
+    brightest, second = torch.maximum(high, blue), torch.maximum(low, torch.minimum(high, blue))
+    return (brightest > BRIGHTEST) & (second < DOMINANCE * brightest)
 
 
 def color_of(task: str) -> int:

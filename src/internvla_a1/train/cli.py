@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="e.g. config/train/tiny.yaml, config/train/finetune_3b.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value: optim.lr=1e-4")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument("--processes", type=int, default=1, help="CPU: so many processes of one thread share every batch")
     parser.add_argument("--pipeline", action="store_true", help="CONFIG lists the stages of the whole way from nothing")
 
 
@@ -26,7 +27,12 @@ def run(args: argparse.Namespace) -> int:
 
         return run_pipeline(args.config, args.set)
     config = load_train_config(args.config, args.set)
-    final = run_training(config, cpu=args.cpu)
+    if args.processes > 1:
+        from internvla_a1.train.several import train_in_processes
+
+        final = train_in_processes(config, args.processes)
+    else:
+        final = run_training(config, cpu=args.cpu)
     print(f"weights: {final}")
     return 0
 

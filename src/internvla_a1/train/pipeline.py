@@ -33,6 +33,7 @@ from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import load_train_config
 from internvla_a1.train.demonstrations import DemoOptions
 from internvla_a1.train.record_cli import record_demonstrations
+from internvla_a1.train.several import train_in_processes
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,10 @@ class _Runner:
         if stage.init:
             changes.append("model.changes={}")
         config = load_train_config(stage.config, [*changes, *stage.set])
-        run_training(config, cpu=True)
+        if self.pipeline.processes > 1 and config.batch_size % (self.pipeline.processes * config.accumulate) == 0:
+            train_in_processes(config, self.pipeline.processes)
+        else:
+            run_training(config, cpu=True)
 
     def _score(self, stage: Stage, folder: Path) -> None:
         weights = str(self._weights(stage.weights))
