@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.scene import COLORS
 from internvla_a1.data.mixture import Mixture
-from internvla_a1.eval.colors import any_color, color_of
+from internvla_a1.eval.colors import color_of
 from internvla_a1.model.config import ModelConfig
 from internvla_a1.policy.pipeline import state_change
 from internvla_a1.policy.statistics import FeatureStats
@@ -82,7 +82,7 @@ class CachedBatches:
     augment: AugmentConfig
     latents: Sequence[np.ndarray] | None = None  # per cache; None: three frames a view go along instead
     any_color: bool = False  # ask for a random colour, for grounding alone
-    objects_grid: int = 0  # cells a side of `objects`, the share of coloured pixels in the present or the future picture; 0: none
+    objects: Sequence[np.ndarray] | None = None  # per cache, cache.build_objects; the larger share of present and future goes along
     future_side: int = 0  # `future`: the pictures one horizon ahead, of this many pixels a side; 0: none
     seed: int = 0
     _rows: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
@@ -150,8 +150,8 @@ class CachedBatches:
             for v, slot in enumerate(source.layout.views):
                 full[:, int(slot[5:])] = stored[:, :, v]
             batch[LATENTS] = torch.from_numpy(full)
-        if self.objects_grid:
-            batch[OBJECTS] = self._objects(cache, source, times[:, now:])
+        if self.objects is not None:
+            batch[OBJECTS] = self._objects(self.objects[s], source, times[:, now:])
         if self.future_side:
             batch[FUTURE] = self._future(cache, source, times[:, -1])
         return batch
@@ -185,11 +185,9 @@ class CachedBatches:
             states[:, size : 2 * size] = state_change(states[:, :size], before[:, :size])
         return states
 
-    def _objects(self, cache: Cache, source: OpenSource, times: np.ndarray) -> Tensor:
+    def _objects(self, objects: np.ndarray, source: OpenSource, times: np.ndarray) -> Tensor:
         """times: (n, 2), present and future -> (n, V, grid, grid), the larger share of the two."""
-        pictures = torch.from_numpy(np.asarray(cache.images[times])).permute(0, 2, 1, 5, 3, 4).flatten(0, 2)  # (n * v * 2, 3, S, S)
-        share = F.adaptive_avg_pool2d(any_color(pictures.float().div_(255)).float(), self.objects_grid)
-        largest = share.unflatten(0, (len(times), -1, times.shape[1])).amax(2)
+        largest = torch.from_numpy(np.asarray(objects[times]).max(1).astype(np.float32))
         full = largest.new_zeros(len(times), self.config.views, *largest.shape[2:])
         for v, slot in enumerate(source.layout.views):
             full[:, int(slot[5:])] = largest[:, v]
@@ -224,4 +222,3 @@ def shifted(images: Tensor, by: np.ndarray) -> Tensor:
 def _recolored(task: str, color: str) -> str:
     words = [color if w in COLORS else w for w in task.lower().split()]
     return " ".join(words)
-

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.data.images import fitted
+from internvla_a1.eval.colors import any_color
 from internvla_a1.train.sources import OpenSource
 
 FLUSH_EVERY = 25  # episodes between two marks of progress
@@ -136,27 +139,38 @@ def build_latents(
     cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128, report: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
     """(N, V, channels, h, w) float16 latents of every picture, made once per codec (`key`), resumable. encode: (n, S, S, 3) -> latents."""
+    return _derived(cache, encode, f"latents-{key}", batch, report)
+
+
+def build_objects(cache: Cache, grid: int, batch: int = 128) -> np.ndarray:
+    """(N, V, grid, grid) float16, the share of pixels of some parcel colour in every cell of every picture, made once."""
+
+    def share(pictures: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(255)
+        return F.adaptive_avg_pool2d(any_color(images).float(), grid).numpy()
+
+    return _derived(cache, share, f"objects-{grid}", batch)
+
+
+def _derived(
+    cache: Cache, make: Callable[[np.ndarray], np.ndarray], name: str, batch: int, report: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """<name>.npy beside the pictures: make((n, S, S, 3)) -> (n, ...) of all of them, going on where an interrupted run stopped."""
     with alone(cache.folder):
-        return np.load(_encode(cache, encode, key, batch, report), mmap_mode="r")
-
-
-def _encode(
-    cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int, report: Callable[[int, int], None] | None
-) -> Path:
-    path, mark = cache.folder / f"latents-{key}.npy", cache.folder / f"latents-{key}.json"
-    count, views = cache.images.shape[:2]
-    done = json.loads(mark.read_text())["frames"] if mark.is_file() and path.is_file() else 0
-    shape = (count, views, *encode(cache.images[0]).shape[1:])
-    latents = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
-    for start in range(done, count, batch):
-        part = cache.images[start : start + batch]
-        latents[start : start + batch] = encode(part.reshape(-1, *part.shape[2:])).reshape(-1, *shape[1:])
-        if (start // batch) % 32 == 31 or start + batch >= count:
-            latents.flush()
-            _write(mark, {"frames": min(count, start + batch)})
-        if report is not None:
-            report(min(count, start + batch), start + batch)
-    return path
+        path, mark = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
+        count, views = cache.images.shape[:2]
+        done = json.loads(mark.read_text())["frames"] if mark.is_file() and path.is_file() else 0
+        shape = (count, views, *make(cache.images[0]).shape[1:])
+        values = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
+        for start in range(done, count, batch):
+            part = cache.images[start : start + batch]
+            values[start : start + batch] = make(part.reshape(-1, *part.shape[2:])).reshape(-1, *shape[1:])
+            if (start // batch) % 32 == 31 or start + batch >= count:
+                values.flush()
+                _write(mark, {"frames": min(count, start + batch)})
+            if report is not None:
+                report(min(count, start + batch), start + batch)
+        return np.load(path, mmap_mode="r")
 
 
 def _write(path: Path, value: dict) -> None:

@@ -120,17 +120,18 @@ class _Run:
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=False)
         plain = self.optimizer.optimizer
         set_model_state_dict(self.module, dict(found.model), options=options)
-        groups = self._optimizer_state()["param_groups"]
+        groups = self._optimizer_state(everywhere=True)["param_groups"]
         set_optimizer_state_dict(self.module, plain, checkpoints.optimizer_state(found.optimizer, groups), options=options)
         if self.average is not None:
             self.average.shadow = {k: v.to(self.accelerator.device) for k, v in found.average.items()}
             self.average.count = int(found.notes["average_count"])
         return found.step, float(found.notes["used_s"])
 
-    def _optimizer_state(self) -> dict[str, Any]:
+    def _optimizer_state(self, everywhere: bool = False) -> dict[str, Any]:
+        """Gathered to the first process, empty for the others; `everywhere`: to all."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=not everywhere)
         return get_optimizer_state_dict(self.module, self.optimizer.optimizer, options=options)
 
     def save(self, step: int, used_s: float) -> None:
@@ -138,8 +139,9 @@ class _Run:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         model = get_model_state_dict(self.module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        moments = checkpoints.optimizer_tensors(self._optimizer_state())
+        gathered = self._optimizer_state()
         if self.accelerator.is_main_process:
+            moments = checkpoints.optimizer_tensors(gathered)
             shadow = self.average.shadow if self.average is not None else {}
             count = self.average.count if self.average is not None else 0
             notes = {"config": _identity(self.config), "used_s": used_s, "average_count": count}

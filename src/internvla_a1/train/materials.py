@@ -23,7 +23,7 @@ from internvla_a1.model.config import QwenVisionConfig, config_2b, config_3b
 from internvla_a1.policy.statistics import read_statistics
 from internvla_a1.policy.tokenizer import TextTokenizer, load_tokenizer
 from internvla_a1.train.batches import CachedBatches, Numbers
-from internvla_a1.train.cache import Cache, build_cache, build_latents
+from internvla_a1.train.cache import Cache, build_cache, build_latents, build_objects
 from internvla_a1.train.config import TrainConfig
 from internvla_a1.train.folder_batches import Batches, FolderBatches
 from internvla_a1.train.sources import OpenSource, Statistics, compute_statistics, open_source
@@ -167,9 +167,10 @@ def make_batches(config: TrainConfig, materials: Materials, latents: bool, any_c
     caches = open_caches(config, sources, vision.image)
     mixture = Mixture(tuple(int(c.usable.sum()) for c in caches), weights_or_none, config.seed)
     stored = [latents_of(model, c) for c in caches] if latents else None
+    objects = [build_objects(c, model.config.codec.grid) for c in caches] if latents and config.loss.gen_object_weight else None
     return CachedBatches(
         caches, sources, materials.numbers, mixture, materials.tokenizer, model.config, config.data.frame_offsets, config.augment,
-        stored, any_color, model.config.codec.grid if latents and config.loss.gen_object_weight else 0, config.seed,
+        stored, any_color, objects, seed=config.seed,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from train_made_up import SMALL, inputs_of, small_config, write_demo
 
-from internvla_a1.core.errors import CheckpointError, ConfigError
+from internvla_a1.core.errors import CheckpointError, ConfigError, InternVLAError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.model import load_model, new_model
@@ -23,6 +23,7 @@ from internvla_a1.train import checkpoints
 from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import TrainConfig, build, load_train_config
 from internvla_a1.train.foresight_task import predicted_latents
+from internvla_a1.train.several import train_in_processes
 from internvla_a1.train.words import vocabulary, write_tokenizer
 
 WORKER = Path(__file__).with_name("train_gradients_worker.py")
@@ -64,6 +65,24 @@ def test_a_resumed_run_has_the_loss_curve_and_weights_of_an_uninterrupted_one_bi
     final = go(place, "cut")
     assert (place / "cut/metrics.jsonl").read_text() == (place / "whole/metrics.jsonl").read_text()
     assert same_weights(final, whole)
+
+
+def test_two_processes_train_on_from_their_checkpoint_to_what_one_process_gets(place, whole):
+    values = {**small_config(place), "out": str(place / "shared")}
+    train_in_processes(build(TrainConfig, {**values, "budget_s": 1e-6}, "test"), 2)  # one step, a checkpoint
+    assert checkpoints.latest(place / "shared/checkpoints").step == 1
+    final = train_in_processes(build(TrainConfig, values, "test"), 2)
+    one, two = load_file(whole / "model.safetensors"), load_file(final / "model.safetensors")
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 2e-5
+    steps = [json.loads(line)["step"] for line in (place / "shared/metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_where_one_of_two_processes_fails_the_other_is_not_left_waiting(place, capfd):
+    values = {**small_config(place), "out": str(place / "odd"), "batch_size": 3}
+    with pytest.raises(InternVLAError, match=r"rank \d of 2 ended with 2"):
+        train_in_processes(build(TrainConfig, values, "test"), 2)
+    assert "batch_size 3 does not divide by 2 processes" in capfd.readouterr().err
 
 
 def test_a_finished_run_is_not_trained_again(place, whole):
