@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def every_core() -> Iterator[None]:
+    """torch on all of them for a while: where processes train side by side, the others wait for the one that makes a cache."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -89,15 +101,20 @@ def _decode(source: OpenSource, folder: Path, side: int, report: Callable[[int, 
     images = np.lib.format.open_memmap(folder / "images.npy", mode, np.uint8, (total, views, side, side, 3))
     lengths = [e.length for e in dataset.episodes]
     starts = np.cumsum([0, *lengths])
-    for e in range(state["episodes"], len(lengths)):
-        for v, camera in enumerate(layout.views.values()):
-            frames = dataset.frames(e, camera, range(lengths[e]))
-            images[starts[e] : starts[e + 1], v] = [fitted(f, side) for f in frames]
-        if (e + 1) % FLUSH_EVERY == 0 or e + 1 == len(lengths):
+
+    def decode(place: tuple[int, int, str]) -> None:
+        e, v, camera = place
+        images[starts[e] : starts[e + 1], v] = [fitted(f, side) for f in dataset.frames(e, camera, range(lengths[e]))]
+
+    cameras = list(enumerate(layout.views.values()))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding pictures leaves the interpreter to others
+        for first in range(state["episodes"], len(lengths), FLUSH_EVERY):
+            end = min(first + FLUSH_EVERY, len(lengths))
+            list(pool.map(decode, [(e, v, camera) for e in range(first, end) for v, camera in cameras]))
             images.flush()
-            _write(mark, {"note": note, "episodes": e + 1})
-        if report is not None:
-            report(e + 1, e + 1)
+            _write(mark, {"note": note, "episodes": end})
+            if report is not None:
+                report(end, end)
     return starts
 
 
@@ -156,7 +173,7 @@ def _derived(
     cache: Cache, make: Callable[[np.ndarray], np.ndarray], name: str, batch: int, report: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
     """<name>.npy beside the pictures: make((n, S, S, 3)) -> (n, ...) of all of them, going on where an interrupted run stopped."""
-    with alone(cache.folder):
+    with alone(cache.folder), every_core():
         path, mark = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
         count, views = cache.images.shape[:2]
         done = json.loads(mark.read_text())["frames"] if mark.is_file() and path.is_file() else 0
