@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from internvla_a1.core.errors import ConfigError
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=DemoOptions().image_size, help="pictures of SIZE x SIZE pixels")
     parser.add_argument("--speed", type=float, nargs=2, default=(0.0, 0.25), metavar=("LOW", "HIGH"), help="belt, m/s")
     parser.add_argument("--randomise", type=float, default=1.0, help="strength of light, colour and camera variation, 0 to 1")
+    parser.add_argument("--undisturbed", action="store_true", help="no pushes off the path: for measuring, rather than for training")
     parser.add_argument("--store", choices=("image", "video"), default="image", help="lossless pictures or H.264")
     parser.add_argument("--robot", default="config/robots/demo_arm.yaml")
     parser.add_argument("--dagger", type=Path, default=None, metavar="WEIGHTS", help="this policy drives first, the expert finishes")
@@ -34,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if args.episodes < 1 or args.processes < 1:
         raise ConfigError("--episodes and --processes must be at least 1")
     options = DemoOptions(seed=args.seed, image_size=args.size, speed=tuple(args.speed), randomise=args.randomise)
+    if args.undisturbed:
+        options = replace(options, pulse_rates=(0.0,))
     record_demonstrations(args.out, args.episodes, options, args.processes, args.store == "video", args.robot, args.dagger)
     return 0
 
