@@ -7,6 +7,7 @@ from where they stopped, so a kill at any moment costs minutes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ from internvla_a1.model.checkpoint.manifest import read_manifest
 from internvla_a1.model.checkpoint.write import write_manifest
 from internvla_a1.train.card import write_card
 from internvla_a1.train.cli import run_training
-from internvla_a1.train.config import load_train_config
+from internvla_a1.train.config import TrainConfig, load_train_config
 from internvla_a1.train.demonstrations import DemoOptions
 from internvla_a1.train.record_cli import record_demonstrations
 from internvla_a1.train.several import train_in_processes
@@ -140,7 +141,7 @@ class _Runner:
         """One stage, unless its mark says that it is complete as it is configured now."""
         folder = self.pipeline.out / stage.name
         mark = self.pipeline.out / "complete" / f"{stage.name}.json"
-        wanted = json.dumps([repr(stage), self.pipeline.seed, self.pipeline.robot])
+        wanted = self._recipe(stage)
         if mark.is_file() and json.loads(mark.read_text())["stage"] == wanted:
             self.say(f"{title}: complete already")
             return
@@ -152,6 +153,15 @@ class _Runner:
         partial.write_text(json.dumps({"stage": wanted}))
         os.replace(partial, mark)
         self.say(f"{title}: done, {self._seconds()[stage.name] / 60:.1f} min")
+
+    def _recipe(self, stage: Stage) -> str:
+        """Digest of all that decides what the stage makes: its own entry, the training file it names, and the stages it builds on."""
+        parts: list[Any] = [repr(stage), self.pipeline.seed, self.pipeline.robot]
+        if stage.kind == "train":
+            parts.append(self._config(stage, self.pipeline.out / stage.name).to_dict())
+        names = (stage.dagger, stage.codec, stage.warm_start, stage.init, stage.weights, stage.score, *stage.data)
+        parts += [self._recipe(s) for s in self.pipeline.stages if s.name in names]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def used_s(self) -> float:
         """Seconds of all stages so far."""
@@ -206,6 +216,14 @@ class _Runner:
         record_demonstrations(folder, stage.episodes, options, self.pipeline.processes, False, self.pipeline.robot, dagger)
 
     def _train(self, stage: Stage, folder: Path) -> None:
+        config = self._config(stage, folder)
+        if self.pipeline.processes > 1 and config.batch_size % (self.pipeline.processes * config.accumulate) == 0:
+            train_in_processes(config, self.pipeline.processes)
+        else:
+            run_training(config, cpu=True)
+
+    def _config(self, stage: Stage, folder: Path) -> TrainConfig:
+        """The training file with what the pipeline fills in."""
         out = self.pipeline.out
         sources = [{"path": str(out / name), "weight": weight} for name, weight in stage.data.items()]
         given = {"out": str(folder), "seed": self.pipeline.seed, "data.sources": sources, "data.cache": str(out / "cache")}
@@ -214,11 +232,7 @@ class _Runner:
         changes = [f"{key}={json.dumps(value)}" for key, value in given.items()]
         if stage.init:
             changes.append("model.changes={}")
-        config = load_train_config(stage.config, [*changes, *stage.set])
-        if self.pipeline.processes > 1 and config.batch_size % (self.pipeline.processes * config.accumulate) == 0:
-            train_in_processes(config, self.pipeline.processes)
-        else:
-            run_training(config, cpu=True)
+        return load_train_config(stage.config, [*changes, *stage.set])
 
     def _score(self, stage: Stage, folder: Path) -> None:
         weights = str(self._weights(stage.weights))

@@ -23,11 +23,12 @@ def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "cases.yaml").write_text("- {label: glance, speed: 0.08, limit_s: 0.4, image_size: 32}\n")
     record = {"cameras": ["overhead", "wrist"], "image_size": 32, "wide_share": 1.0, "speed": [0.06, 0.1], "still_share": 0.0}
-    tiny, codec = (str(find(f"config/train/{n}.yaml")) for n in ("tiny", "tiny_codec"))
+    tiny, codec = (str(find(f"config/train/{n}.yaml").resolve()) for n in ("tiny", "tiny_codec"))
+    (folder / "codec.yaml").write_text(f"base: {codec}\n")
     second = [s for s in SMALLER if not s.startswith("model")]
     stages = [
         {"name": "demos", "kind": "record", "episodes": 1, "options": record},
-        {"name": "codec", "kind": "train", "config": codec, "data": ["demos"], "set": SMALLER},
+        {"name": "codec", "kind": "train", "config": str(folder / "codec.yaml"), "data": ["demos"], "set": SMALLER},
         {"name": "one", "kind": "train", "config": tiny, "data": ["demos"], "codec": "codec", "set": SMALLER},
         {"name": "two", "kind": "train", "config": tiny, "data": {"demos": 1}, "init": "one", "set": second},
         {"name": "scores", "kind": "score", "weights": "two", "cases": str(folder / "cases.yaml"), "episodes": 1},
@@ -73,6 +74,19 @@ def test_a_changed_stage_is_done_again(recipe):
     changed.write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError, match=r"the limit is 0\.001"):
         run_pipeline(str(changed), say=lambda _: None)
+
+
+def test_a_stage_is_not_taken_for_complete_when_its_training_file_has_changed(recipe):
+    file = recipe.with_name("codec.yaml")
+    before, said = file.read_text(), []
+    file.write_text(before + "ema: 0.5\n")
+    try:
+        with pytest.raises(ConfigError, match="checkpoints of another configuration .changed: ema"):
+            run_pipeline(str(recipe), say=said.append)
+    finally:
+        file.write_text(before)
+    assert [t for t in said if "complete already" in t] == ["[1/6] demos: complete already"]
+    assert run_pipeline(str(recipe), say=said.append) == 0  # what was there is there still
 
 
 @pytest.mark.parametrize(
