@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +45,8 @@ def cameras_of(policy: Policy) -> tuple[str, ...]:
 class NetworkDriver:
     """Picklable; makes a driver for `train.demonstrations`: asks the policy every `execute` ticks and follows its chunk between.
 
-    A chunk is followed from the tick after its observation on, as inference takes its time on a robot: the states that the policy
-    brings itself into are those of its use.
+    A chunk is followed from the tick after its observation on (or later, `delay`), as inference takes its time on a robot: the states
+    that the policy brings itself into are those of its use.
     """
 
     weights: str
@@ -61,7 +60,7 @@ class NetworkDriver:
             raise ConfigError(f"{path}: no weights to drive with")
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def __call__(self) -> Callable[[Cell, str], ActionChunk]:
+    def __call__(self) -> _Driver:
         robot = load_robot(find(self.robot_file))
         return _Driver(load_policy(self.weights, robot), robot, self.execute)
 
@@ -69,35 +68,41 @@ class NetworkDriver:
 class _Driver:
     def __init__(self, policy: Policy, robot: RobotSpec, execute: int) -> None:
         self._policy, self._robot, self._execute = policy, robot, execute
-        self._history = History(policy.history_s)
+        self.delay = 1
+        self._forget()
+        self._last_s = float("inf")
+
+    def _forget(self) -> None:
+        self._policy.reset()
+        self._history = History(self._policy.history_s)
+        self._drop()
+
+    def _drop(self) -> None:
         self._chunk: ActionChunk | None = None
         self._coming: ActionChunk | None = None
-        self._ticks = 0  # since the observation of the newest chunk
-        self._last_s = float("inf")
+        self._age = self._coming_age = 0  # ticks since their observations
 
     def __call__(self, cell: Cell, instruction: str) -> ActionChunk:
         """The chunk to follow now: rows from this tick on. Without an instruction the arm stays where it is."""
         if cell.time_s < self._last_s:  # the cell was reset
-            self._policy.reset()
-            self._history, self._chunk, self._coming = History(self._policy.history_s), None, None
+            self._forget()
         self._last_s = cell.time_s
         seen = observe(cell, cameras_of(self._policy))
         self._history.add(seen)
         if not instruction:
-            self._chunk = self._coming = None
+            self._drop()
             return self._rest(seen, seen.positions[None].repeat(4, 0))
-        self._ticks += 1
-        if self._coming is not None:
-            self._chunk, self._coming = self._coming, None
-        if self._chunk is None or self._ticks >= min(self._execute, self._chunk.steps - 2):
-            ahead = None if self._chunk is None else self._chunk.positions[self._ticks :]
+        self._age, self._coming_age = self._age + 1, self._coming_age + 1
+        if self._coming is not None and self._coming_age >= self.delay:
+            self._chunk, self._age, self._coming = self._coming, self._coming_age, None
+        if self._coming is None and (self._chunk is None or self._age >= min(self._execute, self._chunk.steps - 2)):
             seed = (cell.stamp_ns // 1_000_000) % 2**31
             previous = self._history.previous(self._robot.control_dt_s)
             request = PolicyRequest(seen, self._history.past(), instruction, 1, scene=cell.scene(), previous=previous, seed=seed)
-            chunk = self._policy.infer(request).chunk
-            self._coming, self._ticks = chunk, 0
-            return self._rest(seen, seen.positions[None].repeat(4, 0) if ahead is None else ahead)
-        return self._rest(seen, self._chunk.positions[self._ticks :])
+            self._coming, self._coming_age = self._policy.infer(request).chunk, 0
+        if self._chunk is None:
+            return self._rest(seen, seen.positions[None].repeat(4, 0))
+        return self._rest(seen, self._chunk.positions[min(self._age, self._chunk.steps - 1) :])
 
     def _rest(self, seen: Observation, positions: FloatArray) -> ActionChunk:
         return ActionChunk(seen.stamp_ns, 1, seen.joint_names, self._robot.control_dt_s, positions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -29,7 +30,16 @@ from internvla_a1.sim.urdf import parse_urdf
 
 TARGET_KEY, SPEED_KEY, LABEL_KEY = "privileged.target_position", "privileged.belt_speed", "label_valid"
 PLANNED_STEPS = 4
-Driver = Callable[[Cell, str], ActionChunk]  # (cell, instruction) -> chunk for what is observed now
+
+
+class Driver(Protocol):
+    """A policy that drives first. delay: ticks from an observation to the arrival of its chunk, at least 1."""
+
+    delay: int
+
+    def __call__(self, cell: Cell, instruction: str) -> ActionChunk:
+        """What to follow from now on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class DemoOptions:
     limit_s: float = 24.0
     tail_s: float = 0.5
     takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a driver drives before the expert finishes
+    driver_delays: tuple[int, ...] = (1,)  # of which every attempt draws one: ticks that a driver's inference takes
     lead_frames: int = 15  # frames kept from before the take-over, for the history
 
     def to_dict(self) -> dict:
@@ -103,6 +114,7 @@ class Demonstrator:
             order_something(self.cell, rng)
         attempt = _Attempt(self, rng, orders=1 if wide or speed < 0.04 else o.orders)
         if self.driver is not None:
+            self.driver.delay = int(rng.choice(o.driver_delays))
             attempt.drive(self.driver, float(rng.uniform(*o.takeover_s)))
         return attempt.finish(speed)
 

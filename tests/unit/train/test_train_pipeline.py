@@ -81,7 +81,7 @@ def test_a_stage_is_not_taken_for_complete_when_its_training_file_has_changed(re
     before, said = file.read_text(), []
     file.write_text(before + "ema: 0.5\n")
     try:
-        with pytest.raises(ConfigError, match="checkpoints of another configuration .changed: ema"):
+        with pytest.raises(ConfigError, match=r"checkpoints of another configuration \(changed: ema"):
             run_pipeline(str(recipe), say=said.append)
     finally:
         file.write_text(before)
