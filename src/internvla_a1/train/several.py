@@ -1,6 +1,6 @@
 """One training run on several CPU cores: a process each, one thread each, one batch shared between them.
 
-A small model's operations are too short for two threads to share; two processes of one thread train the tiny policy a quarter faster
+A small model's operations are too short for two threads to share; two processes of one thread train the tiny policy a third faster
 than one process of two.
 """
 
