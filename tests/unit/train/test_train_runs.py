@@ -137,6 +137,11 @@ def test_sharper_foresight_leaves_every_action_as_it_was(place, whole):
     changed = {name for name in before if not torch.equal(before[name], now[name])}
     groups = ("latent_head.gen_out_proj", "mixture.gen.layers.1.mlp", "codec.decoder", "codec.post_quant_conv")
     assert all(any(name.startswith(group) for name in changed) for group in groups)
+    last = "mixture.gen.layers.1."
+    own = [f"{last}{part}" for part in ("self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp")]
+    heads = [f"latent_head.{part}" for part in ("upsample_conv", "gen_out_layer_norm", "gen_out_proj", "gen_keep_proj")]
+    may = (*own, *heads, "mixture.gen.norm", "codec.decoder.", "codec.post_quant_conv.")
+    assert all(name.startswith(may) for name in changed)
     values, noise, _time, latents = inputs_of(old, batch=2, seed=1)
     one, two = (m.predict(values, noise[:, 0], past_latents=latents[:, :, 0], foresight=True) for m in (old, new))
     assert torch.equal(one.padded_actions, two.padded_actions) and torch.equal(one.now_latents, two.now_latents)
