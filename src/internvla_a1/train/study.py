@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, fields
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from internvla_a1.core.errors import ConfigError, InternVLAError
 from internvla_a1.core.resources import find
+from internvla_a1.data.processes import leave_with_parent
 from internvla_a1.eval.ablation import ABLATIONS
 from internvla_a1.eval.campaign import Case, Result, evaluate
 from internvla_a1.eval.cli import read_cases
 from internvla_a1.eval.gaps import Outcomes, gap, rate
 from internvla_a1.eval.report import write_report
+from internvla_a1.train.config import load_train_config
 
 FIRST_SEED = 20_000_000  # of the episodes; neither recording nor the model card uses these
 
@@ -112,8 +116,8 @@ def run(args: argparse.Namespace) -> int:
 
 def train_all(study: Study) -> None:
     """Every run that is not finished, `processes` at a time. Raises InternVLAError with the end of its log where one fails."""
-    waiting = [run for run in reversed(study.runs) if not (study.weights(*run) / "model.safetensors").is_file()]
-    running: dict[subprocess.Popen[bytes], tuple[str, int]] = {}
+    waiting = [run for run in reversed(study.runs) if not _finished(study, *run)]
+    running: dict[BaseProcess, tuple[str, int]] = {}
     done = len(study.runs) - len(waiting)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -123,36 +127,56 @@ def train_all(study: Study) -> None:
                 while waiting and len(running) < study.processes:
                     following = waiting.pop()
                     running[_begin(study, *following)] = following
-                ended = _first(running)
-                following = running.pop(ended)
-                if ended.returncode:
-                    log = (study.folder(*following) / "train.log").read_text()[-2000:]
-                    raise InternVLAError(f"training of {following[0]}, seed {following[1]} ended with {ended.returncode}:\n{log}")
-                progress.advance(bar)
+                wait([process.sentinel for process in running])
+                for ended in [process for process in running if not process.is_alive()]:
+                    arm, seed = running.pop(ended)
+                    if ended.exitcode:
+                        log = (study.folder(arm, seed) / "train.log").read_text()[-2000:]
+                        raise InternVLAError(f"training of {arm}, seed {seed} ended with {ended.exitcode}:\n{log}")
+                    progress.advance(bar)
         finally:
             for process in running:
                 process.terminate()
+                process.join()
 
 
-def _begin(study: Study, arm: str, seed: int) -> subprocess.Popen[bytes]:
+def _changes(study: Study, arm: str, seed: int) -> list[str]:
+    return [*study.set, f"ablation={arm}", f"seed={seed}", f"out={study.folder(arm, seed)}", "threads=1"]
+
+
+def _finished(study: Study, arm: str, seed: int) -> bool:
+    """Whether the run's weights are there. ConfigError where they were trained by another configuration than the study's of now."""
+    made = study.weights(arm, seed) / "train_config.json"
+    if not (made.parent / "model.safetensors").is_file():
+        return False
+    wanted = load_train_config(study.config, _changes(study, arm, seed)).to_dict()
+    if json.loads(made.read_text()) != json.loads(json.dumps(wanted)):
+        raise ConfigError(f"{made.parent}: weights of another configuration than {study.config} now; choose another `out`")
+    return True
+
+
+def _begin(study: Study, arm: str, seed: int) -> BaseProcess:
     folder = study.folder(arm, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    changes = [*study.set, f"ablation={arm}", f"seed={seed}", f"out={folder}", "threads=1"]
-    words = [sys.executable, "-m", "internvla_a1.cli", "train", "--cpu", "--config", study.config]
-    for change in changes:
-        words += ["--set", change]
-    with (folder / "train.log").open("ab") as log:
-        return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    given = (study.config, _changes(study, arm, seed), folder / "train.log")
+    process = multiprocessing.get_context("spawn").Process(target=_train_one, args=given)
+    process.start()
+    return process
 
 
-def _first(running: dict[subprocess.Popen[bytes], tuple[str, int]]) -> subprocess.Popen[bytes]:
-    while True:
-        for process in running:
-            try:
-                process.wait(1.0)
-                return process
-            except subprocess.TimeoutExpired:
-                continue
+def _train_one(config: str, changes: list[str], log: Path) -> None:
+    """In a process of its own, which ends with the study's: two trainings must never share a folder. Everything said goes to `log`."""
+    leave_with_parent()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from internvla_a1.train.cli import run_training
+
+    try:
+        run_training(load_train_config(config, changes), cpu=True)
+    except InternVLAError as error:
+        print(f"internvla-a1: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 # ---- scoring ----

@@ -72,6 +72,8 @@ def test_arms_are_trained_once_and_compared_in_a_table(study_file):
     assert run(parse(["study", "--config", str(study_file)])[1]) == 0
     assert [w.stat().st_mtime_ns for w in weights] == made
     assert len((out / "outcomes.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(ConfigError, match="weights of another configuration"):
+        train_all(load_study(str(study_file), ['set=["ema=0.5"]']))
 
 
 def test_a_training_that_fails_says_why(study_file):
