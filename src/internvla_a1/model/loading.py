@@ -146,9 +146,16 @@ def save_model(
     stats: Mapping[str, Any] | None = None,
     contract: Contract | None = None,
     extra: Mapping[str, Any] | None = None,
+    codec_dtype: torch.dtype | None = None,
 ) -> Manifest:
-    """Write our own layout: config.json with the architecture, model.safetensors under our names, manifest. extra: added to config.json."""
-    tensors = {name: t.detach().to(dtype or t.dtype).cpu().contiguous() for name, t in model.state_dict().items()}
+    """Write our own layout: config.json with the architecture, model.safetensors under our names, manifest. extra: added to config.json.
+
+    dtype: of what is stored, None as it is; codec_dtype: of the image tokenizer, None as the rest.
+    """
+    kinds = {True: codec_dtype or dtype, False: dtype}
+    tensors = {
+        name: t.detach().to(kinds[name.startswith("codec.")] or t.dtype).cpu().contiguous() for name, t in model.state_dict().items()
+    }
     config = {**(extra or {}), "type": NATIVE_TYPE, "architecture": model.config.to_dict()}
     return write_checkpoint(folder, config, tensors, stats=stats, contract=contract)
 

@@ -166,5 +166,6 @@ def export_policy(model: InternVLAA1, config: TrainConfig, materials: Materials,
     copy_tokenizer(materials.tokenizer_folder, folder)
     (folder / "train_config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
     split_off(model, folder.parent)
+    # the tiny tokenizer is rounded where its own training ends, so that all that builds on it has the values that are stored
     dtype = torch.float32 if config.model.size == "tiny" else torch.bfloat16
-    save_model(model, folder, dtype, materials.statistics, contract, {"ablation": config.ablation})
+    save_model(model, folder, dtype, materials.statistics, contract, {"ablation": config.ablation}, codec_dtype=torch.bfloat16)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import yaml
 from train_made_up import SMALL
 
@@ -10,8 +11,11 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.eval.cli import read_cases
+from internvla_a1.model import load_model, save_model
+from internvla_a1.model.checkpoint import open_checkpoint
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.train.config import load_train_config
+from internvla_a1.train.materials import make_model
 from internvla_a1.train.pipeline import load_pipeline, run_pipeline
 from internvla_a1.train.study import load_study
 
@@ -87,6 +91,18 @@ def test_a_stage_is_not_taken_for_complete_when_its_training_file_has_changed(re
         file.write_text(before)
     assert [t for t in said if "complete already" in t] == ["[1/6] demos: complete already"]
     assert run_pipeline(str(recipe), say=said.append) == 0  # what was there is there still
+
+
+def test_what_the_recipe_ships_is_not_too_large_for_it(tmp_path):
+    """Seen at the last stage it would cost hours: the shipped folder is as large as its weights, but for some files of words and numbers."""
+    ship = next(s for s in load_pipeline(find("config/train/pipeline_tiny.yaml")).stages if s.kind == "ship")
+    model = make_model(load_train_config("config/train/tiny.yaml", ["model.codec=", "model.warm_start="]))
+    save_model(model, tmp_path, torch.float32, codec_dtype=torch.bfloat16)
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) / 2**20 < ship.limit_mb - 0.5
+    stored = open_checkpoint(tmp_path).tensors
+    assert {t.dtype for n, t in stored.items() if n.startswith("codec.")} == {torch.bfloat16}
+    codec = load_model(tmp_path, dtype=torch.float32).codec
+    assert torch.equal(codec.encoder.conv_in.weight, model.codec.encoder.conv_in.weight.bfloat16().float())
 
 
 @pytest.mark.parametrize(
