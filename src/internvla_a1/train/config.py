@@ -118,6 +118,7 @@ class TrainConfig:
     precision: str = "bfloat16"  # auto: bfloat16 on a GPU or a CPU with AVX-512 BF16 or AMX, else float32
     threads: int = 0  # torch threads on a CPU, 0: as torch has it
     gradient_checkpointing: bool = False
+    compile: bool = False  # fuse the small operations of the layers (torch.compile; a C++ compiler on a CPU)
     ema: float = 0.0  # 0: off
     save_every: int = 1000
     keep: int = 2

@@ -6,16 +6,20 @@ With one draw the losses are those of `InternVLAA1.losses` (paper section 4; mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from internvla_a1.core.errors import MissingDependencyError
+from internvla_a1.model.attention import Attend
 from internvla_a1.model.flow import noisy_actions, time_embedding
 from internvla_a1.model.layout import Layout
-from internvla_a1.model.mixture import Mixture, Rope
+from internvla_a1.model.mixture import ExpertLayer, Mixture, Rope
 from internvla_a1.model.network import InternVLAA1, read_batch
 
 Parts = dict[str, tuple[Tensor, Tensor]]  # name -> (sum of the loss, number of terms)
@@ -70,8 +74,45 @@ def block_masks(mask: Tensor, counts: list[int]) -> list[Tensor | None]:
     return masks
 
 
+def joint_layer(
+    layers: Sequence[ExpertLayer],
+    attend: Attend,
+    ropes: Sequence[Rope],
+    masks: Sequence[Tensor | None],
+    first: int,
+    *inputs: Tensor,
+) -> tuple[Tensor, ...]:
+    """One layer of every expert at once. first: the first expert whose tokens go on; those before it only give keys and values."""
+    outputs = list(inputs)
+    hidden = [layer.input_layernorm(x) for layer, x in zip(layers, inputs, strict=True)]
+    pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
+    keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))
+    seen = 0
+    for e, (layer, x) in enumerate(zip(layers, inputs, strict=True)):
+        seen += x.shape[1]
+        if e >= first:
+            q = layer.self_attn.queries(hidden[e], ropes[e])
+            outputs[e] = layer.finish(x, attend(q, keys[:, :, :seen], values[:, :, :seen], masks[e]))
+    return tuple(outputs)
+
+
+@functools.cache
+def compiled_layer() -> Callable[..., tuple[Tensor, ...]]:
+    """`joint_layer` with its small operations fused, which are half of its time on a CPU. Layers of the same shapes share the code.
+
+    Raises MissingDependencyError without the C++ compiler that torch.compile calls for a CPU.
+    """
+    from torch._inductor import config as inductor
+
+    compilers = [name for name in inductor.cpp.cxx if name]
+    if not torch.cuda.is_available() and not any(map(shutil.which, compilers)):
+        install = "apt install g++; or do without: --set compile=false"
+        raise MissingDependencyError(f"a C++ compiler ({', '.join(compilers)})", "training with `compile: true`", install)
+    return torch.compile(joint_layer)
+
+
 def joint_layers(
-    mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, want_und: bool, recompute: bool
+    mixture: Mixture, xs: list[Tensor], rope: Rope, mask: Tensor, want_und: bool, recompute: bool, compiled: bool = False
 ) -> tuple[list[Tensor], list[Tensor]]:
     """`Mixture.joint` layer by layer, so that activations can be recomputed in the backward pass (gradient checkpointing).
 
@@ -86,29 +127,26 @@ def joint_layers(
         rope = (rope[0].to(torch.get_autocast_dtype(narrow)), rope[1].to(torch.get_autocast_dtype(narrow)))
     ropes = list(zip(*(table.split(counts, dim=2) for table in rope), strict=True))
     last = len(mixture.und.layers) - 1
-
-    def layer_pass(i: int, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = list(inputs)
-        layers = [expert.stack[i] for expert in experts]
-        hidden = [layer.input_layernorm(x) for layer, x in zip(layers, inputs, strict=True)]
-        pairs = [layer.self_attn.keys_values(h, r) for layer, h, r in zip(layers, hidden, ropes, strict=True)]
-        keys, values = (torch.cat(part, dim=2) for part in zip(*pairs, strict=True))
-        first = 1 if i == last and not want_und else 0  # the last und layer only gives keys and values
-        for e in range(first, len(xs)):
-            seen = sum(counts[: e + 1])
-            q = layers[e].self_attn.queries(hidden[e], ropes[e])
-            outputs[e] = layers[e].finish(inputs[e], mixture.attend(q, keys[:, :, :seen], values[:, :, :seen], masks[e]))
-        return tuple(outputs)
-
+    one_layer = compiled_layer() if compiled else joint_layer
     before = xs
     for i in range(last + 1):
         before = xs
-        xs = list(checkpoint(layer_pass, i, *xs, use_reentrant=False) if recompute else layer_pass(i, *xs))
+        layers = [expert.stack[i] for expert in experts]
+        first = 1 if i == last and not want_und else 0  # the last und layer only gives keys and values
+        through = functools.partial(one_layer, layers, mixture.attend, ropes, masks, first)
+        xs = list(checkpoint(through, *xs, use_reentrant=False) if recompute else through(*xs))
     return xs, before
 
 
 def joint_pass(
-    model: InternVLAA1, batch: Mapping[str, Tensor], noise: Tensor, time: Tensor, latents: Tensor, want_und: bool, recompute: bool
+    model: InternVLAA1,
+    batch: Mapping[str, Tensor],
+    noise: Tensor,
+    time: Tensor,
+    latents: Tensor,
+    want_und: bool,
+    recompute: bool,
+    compiled: bool = False,
 ) -> JointPass:
     """noise: (B, R, chunk, action_dim), time: (B, R), latents: (B, V, 3, 16, h, w) of past, now and future frames."""
     inputs = read_batch(model.config, batch, model.device)
@@ -125,7 +163,7 @@ def joint_pass(
     mask = drawn_mask(layout.block_mask(), past, draws)
     xs = [model.embed_prefix(inputs, layout), middle, act]
     (und, gen, out), entered = joint_layers(
-        model.mixture, xs, drawn_rope((layout.cos, layout.sin), past, draws), mask, want_und, recompute
+        model.mixture, xs, drawn_rope((layout.cos, layout.sin), past, draws), mask, want_und, recompute, compiled
     )
     out = model.mixture.act.norm(out).unflatten(1, (draws, -1))[:, :, 1:]
     velocity = model.action_head.action_out_proj(out.float())

@@ -54,7 +54,9 @@ class PolicyObjective(nn.Module):
         model, config = self.model, self.config
         latents = ablated_latents(self._latents(batch), config.ablation)
         noise, time = batch[NOISE], batch[TIME]
-        joint = joint_pass(model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing)
+        joint = joint_pass(
+            model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing, config.compile
+        )
         pad = batch[IS_PAD] if config.loss.mask_padded_actions else None
         cells = 1 + config.loss.gen_object_weight * batch[OBJECTS] if OBJECTS in batch else None
         parts = flow_parts(model, joint, batch["action"], noise, latents, pad, cells)

@@ -26,7 +26,7 @@ def optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfi
         {"params": [p for _, p in named if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for _, p in named if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 class MovingAverage:

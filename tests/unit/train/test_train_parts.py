@@ -8,7 +8,7 @@ import pytest
 import torch
 from train_made_up import SIDE, SMALL, inputs_of, small_config, write_demo
 
-from internvla_a1.core.errors import ConfigError
+from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.core.types import Observation
@@ -25,7 +25,7 @@ from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model
-from internvla_a1.train.objective import Scaled, flow_parts, joint_pass
+from internvla_a1.train.objective import Scaled, compiled_layer, flow_parts, joint_pass
 from internvla_a1.train.policy_task import freeze
 from internvla_a1.train.schedule import MovingAverage, optimizer, rate
 from internvla_a1.train.small_tasks import standardise
@@ -74,6 +74,25 @@ def test_gradient_checkpointing_changes_no_gradient(model):
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.equal(gradients[0][k], gradients[1][k]) for k in gradients[0])
+
+
+def test_compiled_layers_give_the_same_losses_and_gradients(model):
+    values, noise, time, latents = inputs_of(model)
+    found = []
+    for compiled in (False, True):
+        model.zero_grad()
+        joint = joint_pass(model, values, noise, time, latents, False, False, compiled)
+        (joint.velocity.square().sum() + joint.predicted.square().sum()).backward()
+        found.append((joint.velocity.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    (velocity, gradients), (ours, theirs) = found
+    assert torch.allclose(velocity, ours, atol=2e-5) and gradients.keys() == theirs.keys()
+    assert all(torch.allclose(g, theirs[n], atol=1e-4 * (1 + float(g.abs().max()))) for n, g in gradients.items())
+
+
+def test_without_a_compiler_it_is_said_how_to_go_on(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingDependencyError, match=r"apt install g\+\+; or do without: --set compile=false"):
+        compiled_layer.__wrapped__()
 
 
 def test_padded_steps_count_as_published_unless_told_otherwise(model):

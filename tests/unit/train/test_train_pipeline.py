@@ -19,7 +19,10 @@ from internvla_a1.train.materials import make_model
 from internvla_a1.train.pipeline import load_pipeline, run_pipeline
 from internvla_a1.train.study import load_study
 
-SMALLER = ["steps=2", "batch_size=4", "threads=1", "save_every=1", "data.frame_offsets=[-2, 0, 2]", f"model.changes={json.dumps(SMALL)}"]
+SMALLER = [
+    "steps=2", "batch_size=4", "threads=1", "compile=false", "save_every=1", "data.frame_offsets=[-2, 0, 2]",
+    f"model.changes={json.dumps(SMALL)}",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
