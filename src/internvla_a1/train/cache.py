@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.data.images import fitted
 from internvla_a1.eval.colors import any_color
+from internvla_a1.train.progress import counting
 from internvla_a1.train.sources import OpenSource
 
 FLUSH_EVERY = 25  # episodes between two marks of progress
+FLUSHED_BATCHES = 32  # the same for what is derived from pictures
 
 
 @contextlib.contextmanager
@@ -33,14 +35,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def every_core() -> Iterator[None]:
-    """torch on all of them for a while: where processes train side by side, the others wait for the one that makes a cache."""
+def single_threads() -> Iterator[ThreadPoolExecutor]:
+    """A worker on every core, each with one thread of torch: an operation on a small picture is too short for several to share."""
     before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
     try:
-        yield
+        with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before)  # what one thread sets holds for all that begin later
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,14 @@ def build_cache(
     target_key: str = "",
     label_key: str = "label_valid",
     speed_key: str = "",
-    report: Callable[[int, int], None] | None = None,
 ) -> Cache:
     """Decode a data set into `folder`, going on where an interrupted run stopped; return it opened. Several processes may ask at once."""
     with alone(folder):
-        starts = _decode(source, folder, side, report)
+        starts = _decode(source, folder, side)
     return _numbers(source, folder, starts, target_key, label_key, speed_key)
 
 
-def _decode(source: OpenSource, folder: Path, side: int, report: Callable[[int, int], None] | None) -> np.ndarray:
+def _decode(source: OpenSource, folder: Path, side: int) -> np.ndarray:
     """images.npy; returns the first frame of every episode, and the end."""
     dataset, layout = source.dataset, source.layout
     total, views = dataset.total_frames, len(layout.views)
@@ -107,14 +108,16 @@ def _decode(source: OpenSource, folder: Path, side: int, report: Callable[[int, 
         images[starts[e] : starts[e + 1], v] = [fitted(f, side) for f in dataset.frames(e, camera, range(lengths[e]))]
 
     cameras = list(enumerate(layout.views.values()))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding pictures leaves the interpreter to others
+    if state["episodes"] == len(lengths):
+        return starts
+    # decoding pictures leaves the interpreter to others
+    with ThreadPoolExecutor(os.cpu_count()) as pool, counting(f"episodes of {folder.name}", len(lengths), state["episodes"]) as report:
         for first in range(state["episodes"], len(lengths), FLUSH_EVERY):
             end = min(first + FLUSH_EVERY, len(lengths))
             list(pool.map(decode, [(e, v, camera) for e in range(first, end) for v, camera in cameras]))
             images.flush()
             _write(mark, {"note": note, "episodes": end})
-            if report is not None:
-                report(end, end)
+            report(end)
     return starts
 
 
@@ -152,11 +155,9 @@ def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: s
     return Cache(images, state, action, first, last, task, texts, target, speed, usable, folder)
 
 
-def build_latents(
-    cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128, report: Callable[[int, int], None] | None = None
-) -> np.ndarray:
+def build_latents(cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128) -> np.ndarray:
     """(N, V, channels, h, w) float16 latents of every picture, made once per codec (`key`), resumable. encode: (n, S, S, 3) -> latents."""
-    return _derived(cache, encode, f"latents-{key}", batch, report)
+    return _derived(cache, encode, f"latents-{key}", batch)
 
 
 def build_objects(cache: Cache, grid: int, batch: int = 128) -> np.ndarray:
@@ -169,24 +170,27 @@ def build_objects(cache: Cache, grid: int, batch: int = 128) -> np.ndarray:
     return _derived(cache, share, f"objects-{grid}", batch)
 
 
-def _derived(
-    cache: Cache, make: Callable[[np.ndarray], np.ndarray], name: str, batch: int, report: Callable[[int, int], None] | None = None
-) -> np.ndarray:
+def _derived(cache: Cache, make: Callable[[np.ndarray], np.ndarray], name: str, batch: int) -> np.ndarray:
     """<name>.npy beside the pictures: make((n, S, S, 3)) -> (n, ...) of all of them, going on where an interrupted run stopped."""
-    with alone(cache.folder), every_core():
-        path, mark = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
-        count, views = cache.images.shape[:2]
+    path, mark = cache.folder / f"{name}.npy", cache.folder / f"{name}.json"
+    count, views = cache.images.shape[:2]
+
+    def fill(start: int) -> None:
+        part = cache.images[start : start + batch]
+        values[start : start + batch] = make(part.reshape(-1, *part.shape[2:])).reshape(-1, *shape[1:])
+
+    with alone(cache.folder), single_threads() as pool:
         done = json.loads(mark.read_text())["frames"] if mark.is_file() and path.is_file() else 0
         shape = (count, views, *make(cache.images[0]).shape[1:])
-        values = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
-        for start in range(done, count, batch):
-            part = cache.images[start : start + batch]
-            values[start : start + batch] = make(part.reshape(-1, *part.shape[2:])).reshape(-1, *shape[1:])
-            if (start // batch) % 32 == 31 or start + batch >= count:
-                values.flush()
-                _write(mark, {"frames": min(count, start + batch)})
-            if report is not None:
-                report(min(count, start + batch), start + batch)
+        if done < count:
+            values = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
+            with counting(f"{name.partition('-')[0]} of {cache.folder.name}", count, done) as report:
+                for start in range(done, count, FLUSHED_BATCHES * batch):
+                    end = min(start + FLUSHED_BATCHES * batch, count)
+                    list(pool.map(fill, range(start, end, batch)))
+                    values.flush()
+                    _write(mark, {"frames": end})
+                    report(end)
         return np.load(path, mmap_mode="r")
 
 

@@ -108,6 +108,8 @@ def compiled_layer() -> Callable[..., tuple[Tensor, ...]]:
     if not torch.cuda.is_available() and not any(map(shutil.which, compilers)):
         install = "apt install g++; or do without: --set compile=false"
         raise MissingDependencyError(f"a C++ compiler ({', '.join(compilers)})", "training with `compile: true`", install)
+    # the layers lie inside what DistributedDataParallel wraps: no graph of theirs is to be cut where a bucket of gradients is full
+    torch._dynamo.config.optimize_ddp = False
     return torch.compile(joint_layer)
 
 

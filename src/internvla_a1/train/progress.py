@@ -15,12 +15,18 @@ def _columns(field: str) -> tuple[ProgressColumn, ...]:
 
 
 @contextmanager
-def counting(title: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar for `total` good results; call the yielded function with (good, tried)."""
+def counting(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar for `total` good results; call the yielded function with (good) or (good, tried). On a file or pipe one plain line."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"{title}: {total}", flush=True)
     with Progress(*_columns("tried"), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total, tried="")
-        yield lambda good, tried: bar.update(task, completed=min(good, total), tried=f"{tried} tried")
+        task = bar.add_task(title, total=total, completed=done, tried="")
+
+        def report(good: int, tried: int | None = None) -> None:
+            bar.update(task, completed=min(good, total), tried="" if tried is None else f"{tried} tried")
+
+        yield report
 
 
 class TrainingProgress:
