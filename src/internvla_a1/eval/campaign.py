@@ -20,23 +20,29 @@ from internvla_a1.eval.intervals import Share
 from internvla_a1.eval.protocol import Protocol
 from internvla_a1.sim.cell import Cell
 
+OUTCOMES = "outcomes.jsonl"
+
 
 @dataclass(frozen=True)
 class Case:
-    """One policy under one protocol. weights: a folder, or 'expert'."""
+    """One policy under one protocol. weights: a folder, or 'expert'. digest: `weights_digest` of the folder, '' to read it."""
 
     weights: str
     protocol: Protocol
     robot: str = "config/robots/demo_arm.yaml"
     label: str = ""
+    digest: str = ""
 
     @property
     def key(self) -> str:
         """Digest of the weights' contents and the protocol: results of other weights are never mixed in."""
-        content = self.weights
-        if self.weights != "expert":
-            content = hashlib.sha256((find(self.weights) / "model.safetensors").read_bytes()).hexdigest()
+        content = self.weights if self.weights == "expert" else self.digest or weights_digest(find(self.weights))
         return hashlib.sha256(json.dumps([content, self.robot, asdict(self.protocol)], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 of the weights file, by which results are known for those of these weights."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,9 @@ def evaluate(
 ) -> list[Result]:
     """Play every case with every seed. outcomes.jsonl in `out` grows line by line; what is in it is not played again."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "outcomes.jsonl"
+    path = out / OUTCOMES
     keys = [case.key for case in cases]
-    known = _read(path)
+    known = read_outcomes(path)
     todo = [(case, seed) for case, key in zip(cases, keys, strict=True) for seed in seeds if (key, seed) not in known]
     with path.open("a") as file:
 
@@ -86,7 +92,8 @@ def evaluate(
     return [Result(case, tuple(known[key, seed] for seed in seeds)) for case, key in zip(cases, keys, strict=True)]
 
 
-def _read(path: Path) -> dict[tuple[str, int], Outcome]:
+def read_outcomes(path: Path) -> dict[tuple[str, int], Outcome]:
+    """(Case.key, seed) -> what happened; empty where there is no file."""
     known = {}
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:

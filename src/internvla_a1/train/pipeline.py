@@ -66,7 +66,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """out: folder of everything in between. budget_s: what all stages together may take; more is reported, not enforced."""
+    """out: folder of everything in between. budget_s: what all stages together may take; more is reported, not enforced.
+
+    until: the last stage that is wanted, '' for all.
+    """
 
     out: Path
     stages: tuple[Stage, ...]
@@ -74,6 +77,13 @@ class Pipeline:
     processes: int = 2
     robot: str = "config/robots/demo_arm.yaml"
     budget_s: float = 9000.0
+    until: str = ""
+
+    @property
+    def wanted(self) -> tuple[Stage, ...]:
+        """The stages to run."""
+        names = [s.name for s in self.stages]
+        return self.stages[: names.index(self.until) + 1] if self.until else self.stages
 
 
 KINDS = ("record", "train", "score", "ship")
@@ -81,7 +91,7 @@ COUNT_EVERY_S = 5.0
 
 
 def load_pipeline(path: str | Path, overrides: list[str] | None = None) -> Pipeline:
-    """Read a pipeline file; overrides are key=value of the top level (out, seed, processes). ConfigError names what is wrong."""
+    """Read a pipeline file; overrides are key=value of the top level (out, seed, processes, until). ConfigError names what is wrong."""
     found = find(str(path))
     try:
         raw = yaml.safe_load(found.read_text())
@@ -106,6 +116,9 @@ def load_pipeline(path: str | Path, overrides: list[str] | None = None) -> Pipel
             if name and name not in earlier:
                 raise ConfigError.asked(f"{where}: an earlier stage", name, earlier)
         stages.append(stage)
+    names = [s.name for s in stages]
+    if raw.get("until") and raw["until"] not in names:
+        raise ConfigError.asked(f"{found}: until", raw["until"], names)
     return Pipeline(Path(raw["out"]), tuple(stages), **{k: v for k, v in raw.items() if k not in ("out", "stages")})
 
 
@@ -124,8 +137,8 @@ def run_pipeline(path: str, overrides: list[str] | None = None, say: Callable[[s
     """Run the stages that are not complete. 0 at the end; raises InternVLAError where a stage cannot work."""
     pipeline = load_pipeline(path, overrides)
     runner = _Runner(pipeline, say)
-    for number, stage in enumerate(pipeline.stages, 1):
-        runner.run(stage, f"[{number}/{len(pipeline.stages)}] {stage.name}")
+    for number, stage in enumerate(pipeline.wanted, 1):
+        runner.run(stage, f"[{number}/{len(pipeline.wanted)}] {stage.name}")
     used = runner.used_s()
     over = " (over)" if used > pipeline.budget_s else ""
     say(f"complete: {used / 60:.1f} min of {pipeline.budget_s / 60:.0f} min over all stages{over}")

@@ -1,12 +1,14 @@
 """`internvla-a1 study`: arms of the model, several training seeds each, same data and budget, all scored alike.
 
 Trainings run side by side, one thread each, which two cores do faster than one after the other on two threads. All goes on where it
-stopped: a finished training is not begun again, an episode that was played is not played again.
+stopped: a finished training is not begun again, an episode that was played is not played again. What a run did in its episodes is kept
+in files small enough for a repository (`records`), so that seeds can be added on another day and another machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -19,19 +21,19 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from internvla_a1.core.errors import ConfigError, InternVLAError
 from internvla_a1.core.resources import find
 from internvla_a1.data.processes import leave_with_parent
 from internvla_a1.eval.ablation import ABLATIONS
-from internvla_a1.eval.campaign import Case, Result, evaluate
+from internvla_a1.eval.campaign import OUTCOMES, Case, Result, evaluate, read_outcomes, weights_digest
 from internvla_a1.eval.cli import read_cases
 from internvla_a1.eval.gaps import Outcomes, gap, rate
 from internvla_a1.eval.report import write_report
 from internvla_a1.train.config import load_train_config
+from internvla_a1.train.progress import counting
 
+RUNS = "runs.json"
 FIRST_SEED = 20_000_000  # of the episodes; neither recording nor the model card uses these
 
 
@@ -40,6 +42,7 @@ class Study:
     """out: folder of all of it. arms: names of eval.ablation. seeds: of training. config: what every arm trains by; set: changes of it.
 
     cases: YAML list of protocols; episodes: of each, the same for every arm and seed. processes: trainings, and players, side by side.
+    records: folder of what is known of runs and episodes, '' for `out`; runs whose every episode is in it need no weights any more.
     """
 
     out: Path
@@ -51,6 +54,7 @@ class Study:
     episodes: int = 200
     processes: int = 2
     robot: str = "config/robots/demo_arm.yaml"
+    records: str = ""
 
     def __post_init__(self) -> None:
         for arm in self.arms:
@@ -65,6 +69,11 @@ class Study:
 
     def weights(self, arm: str, seed: int) -> Path:
         return self.folder(arm, seed) / "final"
+
+    @property
+    def kept(self) -> Path:
+        """Where the records are."""
+        return Path(self.records) if self.records else self.out
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -103,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     """Train what is missing, play what is missing, write the report; 0 when all is there."""
     study = load_study(args.config, args.set)
     study.out.mkdir(parents=True, exist_ok=True)
+    study.kept.mkdir(parents=True, exist_ok=True)
     train_all(study)
     if args.train_only:
         return 0
@@ -119,9 +129,7 @@ def train_all(study: Study) -> None:
     waiting = [run for run in reversed(study.runs) if not _finished(study, *run)]
     running: dict[BaseProcess, tuple[str, int]] = {}
     done = len(study.runs) - len(waiting)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("training", total=len(study.runs), completed=done)
+    with counting("trainings", len(study.runs), done) as report:
         try:
             while waiting or running:
                 while waiting and len(running) < study.processes:
@@ -133,7 +141,8 @@ def train_all(study: Study) -> None:
                     if ended.exitcode:
                         log = (study.folder(arm, seed) / "train.log").read_text()[-2000:]
                         raise InternVLAError(f"training of {arm}, seed {seed} ended with {ended.exitcode}:\n{log}")
-                    progress.advance(bar)
+                    done += 1
+                    report(done)
         finally:
             for process in running:
                 process.terminate()
@@ -145,14 +154,47 @@ def _changes(study: Study, arm: str, seed: int) -> list[str]:
 
 
 def _finished(study: Study, arm: str, seed: int) -> bool:
-    """Whether the run's weights are there. ConfigError where they were trained by another configuration than the study's of now."""
+    """Whether the run's weights are there, or none are needed. ConfigError where they were trained by another configuration."""
     made = study.weights(arm, seed) / "train_config.json"
     if not (made.parent / "model.safetensors").is_file():
-        return False
+        return _recorded(study, arm, seed)
     wanted = load_train_config(study.config, _changes(study, arm, seed)).to_dict()
     if json.loads(made.read_text()) != json.loads(json.dumps(wanted)):
         raise ConfigError(f"{made.parent}: weights of another configuration than {study.config} now; choose another `out`")
     return True
+
+
+def _recorded(study: Study, arm: str, seed: int) -> bool:
+    """Whether the records hold every episode of a run that was trained as the study says now."""
+    entry = _known_runs(study).get(f"{arm}-{seed}")
+    if entry is None or entry["config"] != _config_digest(study, arm, seed):
+        return False
+    known = read_outcomes(study.kept / OUTCOMES)
+    return all((case.key, n) in known for case in _cases(study, arm, seed, entry["weights"]) for n in _episodes(study))
+
+
+def _known_runs(study: Study) -> dict[str, dict[str, str]]:
+    """<arm>-<seed> -> digests of its configuration and of its weights."""
+    path = study.kept / RUNS
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _config_digest(study: Study, arm: str, seed: int) -> str:
+    config = load_train_config(study.config, _changes(study, arm, seed)).to_dict()
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def note_runs(study: Study) -> dict[str, dict[str, str]]:
+    """Bring the records up to the weights that are there; returns all that is known."""
+    runs = _known_runs(study)
+    for arm, seed in study.runs:
+        if (study.weights(arm, seed) / "model.safetensors").is_file():
+            weights = weights_digest(study.weights(arm, seed))
+            runs[f"{arm}-{seed}"] = {"config": _config_digest(study, arm, seed), "weights": weights}
+    partial = (study.kept / RUNS).with_suffix(".partial")
+    partial.write_text(json.dumps(runs, indent=1, sort_keys=True) + "\n")
+    os.replace(partial, study.kept / RUNS)
+    return runs
 
 
 def _begin(study: Study, arm: str, seed: int) -> BaseProcess:
@@ -184,16 +226,22 @@ def _train_one(config: str, changes: list[str], log: Path) -> None:
 
 def score(study: Study) -> dict[tuple[str, int], list[Result]]:
     """(arm, seed) -> a Result for each protocol of the cases file."""
-    protocols = read_cases(find(study.cases))
-    cases = {run: [Case(str(study.weights(*run)), protocol, study.robot, label) for label, protocol in protocols] for run in study.runs}
+    known_runs = note_runs(study)
+    cases = {(arm, seed): _cases(study, arm, seed, known_runs[f"{arm}-{seed}"]["weights"]) for arm, seed in study.runs}
     everything = [case for run in study.runs for case in cases[run]]
-    seeds = range(FIRST_SEED, FIRST_SEED + study.episodes)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("episodes", total=len(everything) * study.episodes)
-        results = evaluate(everything, seeds, study.out, study.processes, lambda known, _: progress.update(bar, completed=known))
-    size = len(protocols)
+    with counting("episodes", len(everything) * study.episodes) as report:
+        results = evaluate(everything, _episodes(study), study.kept, study.processes, lambda known, _: report(known))
+    size = len(everything) // len(study.runs)
     return {run: results[i * size : (i + 1) * size] for i, run in enumerate(study.runs)}
+
+
+def _cases(study: Study, arm: str, seed: int, digest: str) -> list[Case]:
+    weights = str(study.weights(arm, seed))
+    return [Case(weights, protocol, study.robot, label, digest) for label, protocol in read_cases(find(study.cases))]
+
+
+def _episodes(study: Study) -> range:
+    return range(FIRST_SEED, FIRST_SEED + study.episodes)
 
 
 def outcomes_of(study: Study, results: dict[tuple[str, int], list[Result]], arm: str, number: int) -> Outcomes:
@@ -218,7 +266,7 @@ def rows_of(study: Study, results: dict[tuple[str, int], list[Result]]) -> list[
 
 
 def write_study(study: Study, results: dict[tuple[str, int], list[Result]]) -> Path:
-    """study.md (the tables), study.json (the numbers), report.html (every run by itself). Returns the first."""
+    """study.md (the tables) and study.json (the numbers) with the records, report.html (every run by itself). Returns the first."""
     rows = rows_of(study, results)
     first, others = study.arms[0], study.arms[1:]
     lines = [
@@ -235,10 +283,10 @@ def write_study(study: Study, results: dict[tuple[str, int], list[Result]]) -> P
         "|---|" + "---|" * len(others),
         *(f"| {row['protocol']} | " + " | ".join(_marked(row["gaps"][a]) for a in others) + " |" for row in rows),
     ]
-    path = study.out / "study.md"
+    path = study.kept / "study.md"
     path.write_text("\n".join(lines) + "\n")
     plain = [{k: v if isinstance(v, str) else {a: vars(e) for a, e in v.items()} for k, v in row.items()} for row in rows]
-    (study.out / "study.json").write_text(json.dumps(plain, indent=1) + "\n")
+    (study.kept / "study.json").write_text(json.dumps(plain, indent=1) + "\n")
     flat = [result for run in study.runs for result in results[run]]
     write_report(study.out / "report.html", "The foresight study, run by run", flat, {}, [f"Weights: {study.out}/<arm>-<seed>."])
     return path

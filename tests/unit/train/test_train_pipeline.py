@@ -74,6 +74,12 @@ def test_an_interrupted_pipeline_goes_on_and_ends_in_a_shippable_policy(recipe):
     assert set(seconds) == {"demos", "codec", "one", "two", "scores", "shipped"} and min(seconds.values()) >= 0
 
 
+def test_a_part_of_the_stages_can_be_asked_for(recipe):
+    assert [s.name for s in load_pipeline(recipe, ["until=codec"]).wanted] == ["demos", "codec"]
+    with pytest.raises(ConfigError, match="until"):
+        load_pipeline(recipe, ["until=dreams"])
+
+
 def test_a_changed_stage_is_done_again(recipe):
     raw = yaml.safe_load(recipe.read_text())
     raw["stages"][-1]["limit_mb"] = 0.001

@@ -1,6 +1,7 @@
 """The foresight study: arms trained and scored alike, going on where it stopped, and what its intervals say."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from internvla_a1.eval.campaign import Case, Result
 from internvla_a1.eval.closed_loop import Outcome
 from internvla_a1.eval.gaps import gap, rate
 from internvla_a1.eval.protocol import Protocol
-from internvla_a1.train.study import load_study, rows_of, run, train_all
+from internvla_a1.train.study import _finished, load_study, rows_of, run, train_all
 
 
 def test_one_seed_has_the_interval_of_its_episodes():
@@ -74,6 +75,19 @@ def test_arms_are_trained_once_and_compared_in_a_table(study_file):
     assert len((out / "outcomes.jsonl").read_text().splitlines()) == 2
     with pytest.raises(ConfigError, match="weights of another configuration"):
         train_all(load_study(str(study_file), ['set=["ema=0.5"]']))
+
+
+def test_a_run_whose_episodes_are_on_record_needs_no_weights(study_file, tmp_path):
+    records = tmp_path / "records"
+    arguments = ["study", "--config", str(study_file), "--set", f"records={records}"]
+    assert run(parse(arguments)[1]) == 0
+    table = (records / "study.md").read_text()
+    for arm in ("full", "pooled_action_expert"):
+        shutil.rmtree(study_file.parent / f"study/{arm}-0")
+    assert run(parse(arguments)[1]) == 0
+    assert (records / "study.md").read_text() == table and not (study_file.parent / "study/full-0").exists()
+    assert not _finished(load_study(str(study_file), [f"records={records}", "episodes=2"]), "full", 0)  # one is missing
+    assert not _finished(load_study(str(study_file), [f"records={records}", 'set=["ema=0.5"]']), "full", 0)  # another configuration
 
 
 def test_a_training_that_fails_says_why(study_file):
