@@ -36,14 +36,15 @@ def unseen_by_actions(model: InternVLAA1) -> list[nn.Module]:
     return [m for m in (*own, *out, model.codec.post_quant_conv, model.codec.decoder) if m is not None]
 
 
-def predicted_latents(model: InternVLAA1, batch: Mapping[str, Tensor], latents: Tensor) -> Tensor:
+def predicted_latents(model: InternVLAA1, batch: Mapping[str, Tensor], latents: Tensor, compiled: bool = False) -> Tensor:
     """latents: (B, V, 3, 16, h, w) of past, now and future -> (N, 16, h, w) predicted for the existing views."""
     inputs = read_batch(model.config, batch, model.device)
     layout = model.layout(inputs, published=False)
     existing = latents.flatten(0, 1)[layout.views]
     xs = [model.embed_prefix(inputs, layout), model.embed_middle(existing[:, :2], layout)]
     rope, mask = (layout.cos[:, :, : layout.past], layout.sin[:, :, : layout.past]), layout.block_mask()
-    (_, gen), _ = joint_layers(model.mixture, xs, rope, mask[:, :, : layout.past, : layout.past], want_und=False, recompute=False)
+    mask = mask[:, :, : layout.past, : layout.past]
+    (_, gen), _ = joint_layers(model.mixture, xs, rope, mask, want_und=False, recompute=False, compiled=compiled)
     gen = model.mixture.gen.norm(gen)
     rows = gen.reshape(layout.batch * len(layout.kept_views), -1, gen.shape[-1])[layout.gen_rows]
     return model.latent_head.predict(rows, existing[:, 1])
@@ -68,7 +69,7 @@ class ForesightObjective(nn.Module):
         latents, pictures = batch[LATENTS], batch[FUTURE]
         kept = torch.stack([batch[f"observation.images.image{v}_mask"] for v in range(model.config.views)], 1).flatten()
         future, target = latents[:, :, 2].flatten(0, 1)[kept], pictures.flatten(0, 1)[kept]
-        predicted = predicted_latents(model, batch, latents)
+        predicted = predicted_latents(model, batch, latents, self.config.compile)
         wrong = (predicted - future) ** 2
         cells = torch.ones_like(wrong[:, :1])
         if OBJECTS in batch:
