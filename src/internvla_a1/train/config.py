@@ -81,6 +81,8 @@ class LossConfig:
     speed_key: str = "privileged.belt_speed"
     mask_padded_actions: bool = False  # the published loss counts the steps past the end of an episode
     object_weight: float = 25.0  # codec, foresight: extra weight of coloured pixels
+    codec_noise: float = 0.0  # codec: of the latents that are decoded, in their standard deviations
+    codec_smooth: float = 0.0  # codec: how little latents are to change in one frame, against one horizon
     gen_object_weight: float = 0.0  # foresight: extra weight of latent cells with coloured pixels, now or then; published: none
 
 

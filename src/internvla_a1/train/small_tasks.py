@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import InternVLAA1
-from internvla_a1.model.config import QwenVisionConfig, StemConfig
+from internvla_a1.model.config import CodecConfig, QwenVisionConfig, StemConfig
 from internvla_a1.model.cosmos import CosmosCodec
 from internvla_a1.train.auxiliary import GroundingHead, token_labels
 from internvla_a1.train.batches import RAW, CachedBatches, random_of
@@ -28,11 +28,15 @@ from internvla_a1.train.policy_task import export_policy, grounding_parts
 
 
 class CodecObjective(nn.Module):
-    """Reconstruction of pictures (B, 3, S, S) in [0, 1], coloured pixels counting `1 + object_weight` times."""
+    """Reconstruction of pictures (B, 3, S, S) in [0, 1], coloured pixels counting `1 + object_weight` times.
 
-    def __init__(self, codec: CosmosCodec, object_weight: float) -> None:
+    noise: what is decoded are the latents with this much noise, in their standard deviations. `smooth` asks that latents change slowly
+    while things move (`smoothness`): whoever then foresees a motion to within a frame has nearly the latents that come.
+    """
+
+    def __init__(self, codec: CosmosCodec, object_weight: float, noise: float = 0.0, smooth: bool = False) -> None:
         super().__init__()
-        self.codec, self.object_weight = codec, object_weight
+        self.codec, self.object_weight, self.noise, self.smooth = codec, object_weight, noise, smooth
         codec.requires_grad_(True)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Parts:
@@ -40,37 +44,71 @@ class CodecObjective(nn.Module):
         objects = any_color(images).float()[:, None]
         weight = 1 + self.object_weight * F.max_pool2d(objects, 3, 1, 1)
         latents = self.codec.encode(images * 2 - 1)
-        restored = self.codec.decode(latents).float()
+        deviation = latents.float().std((0, 2, 3), keepdim=True).clamp(min=1e-4)
+        noisy = latents
+        if self.noise:
+            noisy = latents + (self.noise * deviation.detach() * batch["noise"]).to(latents.dtype)
+        restored = self.codec.decode(noisy).float()
         error = (restored - (images * 2 - 1)) ** 2
         count = error.new_tensor(float(error.numel()))
-        return {
+        parts = {
             "weighted": ((weight * error).sum(), count),
             "plain": (error.detach().sum(), count),
             "size": (latents.float().pow(2).sum(), count.new_tensor(float(latents.numel()))),
         }
+        if self.smooth:
+            samples = count.new_tensor(float(len(images)))
+            parts["smooth"] = (smoothness(latents.float() / deviation, batch["view"]) * samples, samples)
+        return parts
+
+
+def smoothness(latents: Tensor, view: Tensor) -> Tensor:
+    """Mean over views of: squared change of the latents in one frame over that in one horizon.
+
+    latents: (3 n, c, h, w), n of the present, then n one frame later, then n one horizon later; view: (3 n,) from which each one is.
+    """
+    present, following, later = latents.chunk(3)
+    near, far = ((present - other).pow(2).mean((1, 2, 3)) for other in (following, later))
+    here = view.chunk(3)[0]
+    shares = [near[here == v].sum() / far[here == v].sum().clamp(min=1e-6) for v in here.unique()]
+    return torch.stack(shares).mean()
 
 
 class PictureBatches:
-    """Single pictures of any view and moment, at the codec's size."""
+    """Single pictures of any view and moment, at the codec's size.
 
-    def __init__(self, caches: list[Cache], side: int, seed: int) -> None:
-        self._caches, self._side, self._seed = caches, side, seed
+    horizon: 0, or each row gives three pictures of one view: now, one frame later and `horizon` frames later, inside the episode.
+    `noise`: (B, channels, grid, grid), standard normal.
+    """
+
+    def __init__(self, caches: list[Cache], codec: CodecConfig, seed: int, horizon: int = 0) -> None:
+        self._caches, self._codec, self._seed = caches, codec, seed
+        self._offsets = (0, 1, horizon) if horizon else (0,)
         self._counts = np.array([len(c.images) * c.images.shape[1] for c in caches])
 
     def __call__(self, step: int, size: int, part: slice) -> dict[str, Tensor]:
-        drawn = random_of(self._seed, step, 3).integers(0, int(self._counts.sum()), size)[part]
-        ends = np.cumsum(self._counts)
-        pictures = []
+        rng = random_of(self._seed, step, 3)
+        drawn = rng.integers(0, int(self._counts.sum()), size)[part]
+        ends, codec = np.cumsum(self._counts), self._codec
+        rows, views = [], []
         for k in drawn:
             c = int(np.searchsorted(ends, k, "right"))
-            frame, view = divmod(int(k - (ends[c] - self._counts[c])), self._caches[c].images.shape[1])
-            pictures.append(self._caches[c].images[frame, view])
-        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().float().div_(255)  # group norm is slow on NHWC
-        return {"images": F.interpolate(images, size=(self._side, self._side), mode="bilinear", align_corners=False)}
+            cache = self._caches[c]
+            frame, view = divmod(int(k - (ends[c] - self._counts[c])), cache.images.shape[1])
+            rows.append(cache.images[cache.at(np.array([frame]), self._offsets)[0][0], view])
+            views.append(view)
+        pictures = np.stack(rows, 1).reshape(-1, *rows[0].shape[1:])  # all of the present first
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().float().div_(255)  # group norm is slow on NHWC
+        noise = rng.standard_normal((len(self._offsets), size, codec.latent, codec.grid, codec.grid), np.float32)[:, part]
+        return {
+            "images": F.interpolate(images, size=(codec.image, codec.image), mode="bilinear", align_corners=False),
+            "view": torch.tensor(views).repeat(len(self._offsets)),
+            "noise": torch.from_numpy(noise).flatten(0, 1),
+        }
 
     def some(self, count: int) -> Tensor:
         """(count, 3, S, S) for calibration."""
-        return self(0, count, slice(0, count))["images"]
+        return self(0, count, slice(0, count))["images"][:count]
 
 
 class CodecTask:
@@ -84,10 +122,12 @@ class CodecTask:
         if isinstance(sizes.vision, QwenVisionConfig):
             raise ConfigError("kind: codec takes the pictures of data.cache, which a Qwen vision tower does not use")
         caches = open_caches(config, self.materials.sources, sizes.vision.image)  # the policy's cache: pictures are decoded once
-        self._pictures = PictureBatches(caches, sizes.codec.image, config.seed)
+        loss = config.loss
+        horizon = config.data.frame_offsets[-1] if loss.codec_smooth else 0
+        self._pictures = PictureBatches(caches, sizes.codec, config.seed, horizon)
         self.batches: Batches = self._pictures
-        self.module = CodecObjective(self.materials.model.codec, config.loss.object_weight)
-        self.weights = {"weighted": 1.0, "plain": 0.0, "size": 1e-4}
+        self.module = CodecObjective(self.materials.model.codec, loss.object_weight, loss.codec_noise, bool(loss.codec_smooth))
+        self.weights = {"weighted": 1.0, "plain": 0.0, "size": 1e-4, "smooth": loss.codec_smooth}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A model folder whose codec counts; the rest is untrained, or that of model.init."""
