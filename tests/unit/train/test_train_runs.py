@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from train_made_up import SMALL, inputs_of, small_config, write_demo
+from train_made_up import SIDE, SMALL, inputs_of, small_config, write_demo
 
 from internvla_a1.core.errors import CheckpointError, ConfigError, InternVLAError
 from internvla_a1.core.resources import find
@@ -129,6 +129,18 @@ def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
     assert all(torch.equal(a, b) for a, b in zip(made.codec.parameters(), source.codec.parameters(), strict=True))
     moved = made.vision.embed.weight - load_model(ground).vision.embed.weight
     assert 0 < moved.abs().max() < 5e-3  # one small step away from where grounding left it
+
+
+def test_the_smooth_tokenizer_goes_on_from_the_one_before(place):
+    first = go(place, "rough", kind="codec")
+    loss = {"codec_noise": 0.2, "codec_smooth": 0.5, "object_weight": 25.0}
+    after = go(place, "smooth", kind="codec", loss=loss, model={"init": str(first)}, optim={"lr": 0.0, "end_lr": 0.0}, ema=0.0)
+    told = [json.loads(line) for line in (place / "smooth/metrics.jsonl").read_text().splitlines()]
+    assert len(told) == 6 and all(row["smooth"] > 0 for row in told)
+    old, new = load_model(first), load_model(after)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        assert torch.allclose(new.codec.decode(new.codec.encode(images)), old.codec.decode(old.codec.encode(images)), atol=0.02)
 
 
 def test_sharper_foresight_leaves_every_action_as_it_was(place, whole):
