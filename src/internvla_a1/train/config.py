@@ -83,6 +83,7 @@ class LossConfig:
     object_weight: float = 25.0  # codec, foresight: extra weight of coloured pixels
     codec_noise: float = 0.0  # codec: of the latents that are decoded, in their standard deviations
     codec_smooth: float = 0.0  # codec: how little latents are to change in one frame, against one horizon
+    gen_balance: bool = False  # foresight: changes of every view count alike; published: as large as they are
     gen_object_weight: float = 0.0  # foresight: extra weight of latent cells with coloured pixels, now or then; published: none
 
 

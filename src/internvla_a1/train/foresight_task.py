@@ -18,13 +18,14 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.colors import any_color
 from internvla_a1.model import InternVLAA1
 from internvla_a1.model.inputs import read_batch
-from internvla_a1.train.batches import FUTURE, LATENTS, OBJECTS, CachedBatches
+from internvla_a1.train.batches import FUTURE, LATENTS, CachedBatches
 from internvla_a1.train.config import TrainConfig
 from internvla_a1.train.folder_batches import Batches
 from internvla_a1.train.materials import Materials, gather, make_batches
-from internvla_a1.train.objective import Parts, joint_layers
+from internvla_a1.train.objective import Parts, gen_weights, joint_layers
 from internvla_a1.train.policy_task import export_policy
 
+RESTORED_EVERY = 3  # of those once more from the true latents, odd as well: the decoder must not forget them
 DRAWN_EVERY = 5  # of the pictures of a batch, odd, so that each of two views has its turn: decoding costs far more than predicting
 
 
@@ -71,23 +72,22 @@ class ForesightObjective(nn.Module):
         future, target = latents[:, :, 2].flatten(0, 1)[kept], pictures.flatten(0, 1)[kept]
         predicted = predicted_latents(model, batch, latents, self.config.compile)
         wrong = (predicted - future) ** 2
-        cells = torch.ones_like(wrong[:, :1])
-        if OBJECTS in batch:
-            cells = cells + loss.gen_object_weight * batch[OBJECTS].flatten(0, 1)[kept][:, None]
-        some = slice(None, None, DRAWN_EVERY)
-        target = target[some]
+        weights = gen_weights(batch, latents, loss)
+        cells = torch.ones_like(wrong[:, :1]) if weights is None else weights.flatten(0, 1)[kept][:, None]
+        some, fewer = slice(None, None, DRAWN_EVERY), slice(None, None, DRAWN_EVERY * RESTORED_EVERY)
+        target = torch.cat([target[some], target[fewer]])
         weight = 1 + loss.object_weight * F.max_pool2d(any_color(target).float()[:, None], 3, 1, 1)
-        drawn = model.codec.decode(torch.cat([predicted.detach()[some], future[some]])).float()
-        error = (drawn - (target * 2 - 1).repeat(2, 1, 1, 1)) ** 2 * weight.repeat(2, 1, 1, 1)
-        foreseen, restored = error.chunk(2)
-        count = error.new_tensor(float(foreseen.numel()))
+        drawn = model.codec.decode(torch.cat([predicted.detach()[some], future[fewer]])).float()
+        error = (drawn - (target * 2 - 1)) ** 2 * weight
+        foreseen, restored = error[: len(predicted[some])], error[len(predicted[some]) :]
+        counts = [error.new_tensor(float(part.numel())) for part in (foreseen, restored)]
         present = latents[:, :, 1].flatten(0, 1)[kept]
         return {
             "gen": ((wrong * cells).sum(), cells.sum() * wrong.shape[1]),
             "plain": (wrong.detach().sum(), wrong.new_tensor(float(wrong.numel()))),
             "copy": (((present - future) ** 2).sum(), wrong.new_tensor(float(wrong.numel()))),
-            "foreseen": (foreseen.sum(), count),
-            "restored": (restored.sum(), count),
+            "foreseen": (foreseen.sum(), counts[0]),
+            "restored": (restored.sum(), counts[1]),
         }
 
 

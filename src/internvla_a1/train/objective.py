@@ -21,7 +21,10 @@ from internvla_a1.model.flow import noisy_actions, time_embedding
 from internvla_a1.model.layout import Layout
 from internvla_a1.model.mixture import ExpertLayer, Mixture, Rope
 from internvla_a1.model.network import InternVLAA1, read_batch
+from internvla_a1.train.batches import OBJECTS
+from internvla_a1.train.config import LossConfig
 
+LEAST_CHANGE = 0.02  # of a view, as a share of the mean of all: less weighs no more
 Parts = dict[str, tuple[Tensor, Tensor]]  # name -> (sum of the loss, number of terms)
 
 
@@ -172,6 +175,27 @@ def joint_pass(
     rows = model.mixture.gen.norm(gen).reshape(layout.batch * len(layout.kept_views), -1, gen.shape[-1])[layout.gen_rows]
     predicted = model.latent_head.predict(rows, latents.flatten(0, 1)[layout.views][:, 1])
     return JointPass(layout, velocity, predicted, model.mixture.und.norm(und) if want_und else None, entered[1])
+
+
+def view_balance(latents: Tensor) -> Tensor:
+    """(B, V, 3, 16, h, w) of past, now and future -> (1, V, 1, 1): weights with which every view's changes count alike in this batch.
+
+    A camera on the hand sees everything move, one on a post a few parcels: unweighted, the foresight loss is about the hand's.
+    """
+    change = (latents[:, :, 2] - latents[:, :, 1]).pow(2).mean((0, 2, 3, 4))
+    mean = change.mean().clamp(min=1e-6)
+    return (mean / torch.maximum(change, LEAST_CHANGE * mean)).view(1, -1, 1, 1)
+
+
+def gen_weights(batch: Mapping[str, Tensor], latents: Tensor, loss: LossConfig) -> Tensor | None:
+    """(B, V, h, w) of the latent errors as the configuration has them, None where all weigh alike."""
+    weight = None
+    if OBJECTS in batch:
+        weight = 1 + loss.gen_object_weight * batch[OBJECTS]
+    if loss.gen_balance:
+        balance = view_balance(latents).expand(len(latents), -1, *latents.shape[-2:])
+        weight = balance if weight is None else weight * balance
+    return weight
 
 
 def flow_parts(

@@ -16,11 +16,11 @@ from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import StemConfig
 from internvla_a1.train.auxiliary import GroundingHead, SpeedHead, TargetHead, token_labels
-from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, OBJECTS, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
+from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
 from internvla_a1.train.folder_batches import Batches
 from internvla_a1.train.materials import Materials, copy_tokenizer, gather, make_batches
-from internvla_a1.train.objective import Parts, flow_parts, joint_pass
+from internvla_a1.train.objective import Parts, flow_parts, gen_weights, joint_pass
 from internvla_a1.train.sources import contract_of
 
 
@@ -58,8 +58,7 @@ class PolicyObjective(nn.Module):
             model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing, config.compile
         )
         pad = batch[IS_PAD] if config.loss.mask_padded_actions else None
-        cells = 1 + config.loss.gen_object_weight * batch[OBJECTS] if OBJECTS in batch else None
-        parts = flow_parts(model, joint, batch["action"], noise, latents, pad, cells)
+        parts = flow_parts(model, joint, batch["action"], noise, latents, pad, gen_weights(batch, latents, config.loss))
         if self.grounding is not None and self._tokens is not None and self._stem is not None:
             parts |= grounding_parts(self.grounding, self._tokens, batch, self._stem)
             self._tokens = None

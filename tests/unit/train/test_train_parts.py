@@ -22,10 +22,10 @@ from internvla_a1.policy.transforms.numbers import ACTION, STATE
 from internvla_a1.train.auxiliary import SpeedHead, token_labels
 from internvla_a1.train.batches import LATENTS, OBJECTS, SPEED, draw_noise, shifted
 from internvla_a1.train.cli import run_training
-from internvla_a1.train.config import FreezeConfig, OptimConfig, TrainConfig, build, load_train_config
+from internvla_a1.train.config import FreezeConfig, LossConfig, OptimConfig, TrainConfig, build, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model, open_caches
-from internvla_a1.train.objective import Scaled, compiled_layer, flow_parts, joint_pass
+from internvla_a1.train.objective import Scaled, compiled_layer, flow_parts, gen_weights, joint_pass, view_balance
 from internvla_a1.train.policy_task import freeze
 from internvla_a1.train.schedule import MovingAverage, optimizer, rate
 from internvla_a1.train.small_tasks import CodecObjective, PictureBatches, smoothness, standardise
@@ -104,6 +104,19 @@ def test_padded_steps_count_as_published_unless_told_otherwise(model):
     some = flow_parts(model, joint, values["action"], noise, latents, pad)["action"]
     assert float(some[1]) == float(every[1]) * (model.config.chunk - 1) / model.config.chunk
     assert float(some[0]) < float(every[0])
+
+
+def test_balanced_views_count_alike_however_much_moves_in_them():
+    latents = torch.randn(4, 2, 3, 5, 2, 2, generator=torch.Generator().manual_seed(0))
+    latents[:, 1, 2] = latents[:, 1, 1] + 0.1 * (latents[:, 1, 2] - latents[:, 1, 1])
+    weighted = (latents[:, :, 2] - latents[:, :, 1]).pow(2).mean(2) * gen_weights({}, latents, LossConfig(gen_balance=True))
+    assert torch.allclose(weighted.mean((0, 2, 3))[0], weighted.mean((0, 2, 3))[1])
+    still = latents[:, :, :1].expand(-1, -1, 3, -1, -1, -1)
+    assert torch.isfinite(gen_weights({}, still, LossConfig(gen_balance=True))).all()
+    assert gen_weights({}, latents, LossConfig()) is None
+    objects = {OBJECTS: torch.rand(4, 2, 2, 2)}
+    both = gen_weights(objects, latents, LossConfig(gen_balance=True, gen_object_weight=5.0))
+    assert torch.allclose(both, (1 + 5 * objects[OBJECTS]) * view_balance(latents))
 
 
 def test_losses_split_over_processes_add_up_to_the_whole():
