@@ -89,9 +89,6 @@ class CodecConfig:
         return self.image // self.compression
 
 
-FORESIGHT_HEAD = 32  # values of an attention head of the further foresight layers
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """A complete architecture. `variant` names the published family; a tiny model is `tiny`."""
@@ -124,8 +121,6 @@ class ModelConfig:
     scale_factor: int = 8  # latent cells per generation token, per side
     residual_foresight: bool = False  # the future as the present with changes: a small head need not draw what stays as it is
     motion_tokens: bool = False  # a token of the present also holds what was in its cells before: motion in one place, not two
-    foresight_layers: int = 0  # further layers between the generation expert and the predicted latents, which no action reads
-    foresight_hidden: int = 192  # their width
     state_change: bool = False  # state values behind the joints': their change since one step ago, so that a moving arm is known as one
     lambda_gen: float = 0.01
     min_period: float = 0.004
@@ -138,11 +133,6 @@ class ModelConfig:
             raise ConfigError(f"rotary sections {self.rope_sections} must add up to half of head_dim {self.head_dim}")
         if self.codec.grid % self.scale_factor:
             raise ConfigError(f"a {self.codec.grid}-cell latent is not divisible by scale_factor {self.scale_factor}")
-        if self.foresight_hidden % FORESIGHT_HEAD or self.foresight_layers < 0:
-            raise ConfigError(
-                f"foresight_layers {self.foresight_layers}, foresight_hidden {self.foresight_hidden}: "
-                f"no negative number of layers, and heads of {FORESIGHT_HEAD}"
-            )
 
     @property
     def gen_tokens_per_frame(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internvla_a1.model.config import FORESIGHT_HEAD, ModelConfig
+from internvla_a1.model.config import ModelConfig
 from internvla_a1.model.layers import Linear, linear, widened_linear
 from internvla_a1.model.vision_qwen import LayerNorm
 
@@ -20,40 +20,6 @@ def _bias(module: nn.Module) -> Tensor:
     """Of a convolution that has one."""
     assert isinstance(module.bias, Tensor)
     return module.bias
-
-
-class Refiner(nn.Module):
-    """Further layers for the prediction alone: the cells of one view as tokens, plain transformer layers, a correction of every latent.
-
-    No action reads what is behind the generation expert's keys and values, so these may be added to a trained policy and change none.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width, self.size = config.foresight_hidden, config.scale_factor
-        side, cell = config.codec.grid // self.size, config.codec.latent * self.size**2
-        self.in_proj = nn.Linear(2 * config.gen.hidden + cell, width)
-        self.place = nn.Parameter(torch.zeros(side * side, width))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, width // FORESIGHT_HEAD, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-            for _ in range(config.foresight_layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.out_proj = nn.Linear(width, cell)
-        nn.init.normal_(self.place, std=0.02)
-        nn.init.zeros_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(self, gen_out: Tensor, now: Tensor) -> Tensor:
-        """gen_out: (N, 2 * side * side, gen hidden), past and now; now: (N, 16, h, w) latents -> (N, 16, h, w) to add, float32."""
-        past, present = gen_out.float().chunk(2, 1)
-        side = now.shape[-1] // self.size
-        cells = F.pixel_unshuffle(now.float(), self.size).flatten(2).transpose(1, 2)
-        x = self.in_proj(torch.cat([past, present, cells], -1)) + self.place
-        for layer in self.layers:
-            x = layer(x)
-        change = self.out_proj(self.norm(x)).transpose(1, 2).unflatten(2, (side, side))
-        return F.pixel_shuffle(change, self.size).float()
 
 
 class LatentHead(nn.Module):
@@ -72,7 +38,6 @@ class LatentHead(nn.Module):
         if self.gen_past_conv is not None:
             nn.init.zeros_(self.gen_past_conv.weight)
         self.gen_keep_proj = Linear(width, 1) if config.residual_foresight else None
-        self.refine = Refiner(config) if config.foresight_layers else None
         self._folded: tuple[Tensor, Tensor] | None = None
 
     def embed(self, latents: Tensor, dtype: torch.dtype) -> Tensor:
@@ -115,8 +80,6 @@ class LatentHead(nn.Module):
         cells = cells.permute(0, 1, 4, 2, 5, 3).flatten(1, 2).flatten(2, 3)  # (N, h, w, width)
         cells = self.gen_out_layer_norm(cells)
         drawn = self.gen_out_proj(cells).permute(0, 3, 1, 2).float()
-        if self.refine is not None:
-            drawn = drawn + self.refine(gen_out, now)
         if self.gen_keep_proj is None:
             return drawn
         keep = torch.sigmoid(self.gen_keep_proj(cells).float()).permute(0, 3, 1, 2)

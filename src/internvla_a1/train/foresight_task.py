@@ -33,7 +33,7 @@ def unseen_by_actions(model: InternVLAA1) -> list[nn.Module]:
     """The modules that only the predicted pictures depend on."""
     last, head = model.mixture.gen.stack[-1], model.latent_head
     own = [last.self_attn.q_proj, last.self_attn.q_norm, last.self_attn.o_proj, last.post_attention_layernorm, last.mlp]
-    out = [model.mixture.gen.norm, head.upsample_conv, head.gen_out_layer_norm, head.gen_out_proj, head.gen_keep_proj, head.refine]
+    out = [model.mixture.gen.norm, head.upsample_conv, head.gen_out_layer_norm, head.gen_out_proj, head.gen_keep_proj]
     return [m for m in (*own, *out, model.codec.post_quant_conv, model.codec.decoder) if m is not None]
 
 

@@ -32,8 +32,6 @@ from internvla_a1.train.words import vocabulary, write_tokenizer
 
 SIZES: dict[str, Callable[..., ModelConfig]] = {"tiny": tiny_config, "2b": config_2b, "3b": config_3b}
 
-GROWN = ("foresight_hidden", "foresight_layers")  # of ModelConfig: what trained weights may still get
-
 
 @dataclass(frozen=True)
 class Materials:
@@ -53,7 +51,7 @@ def make_model(config: TrainConfig) -> InternVLAA1:
     if choice.init:
         model = load_model(find(choice.init), dtype=torch.float32, compat="consistent", kernels=False).requires_grad_(True)
         if choice.changes:
-            model = grown(model, _plain(choice.changes), config.seed)
+            raise ConfigError("model.changes and model.init exclude each other: the sizes come from the weights")
     else:
         made = SIZES[choice.size]
         sizes = made(**_plain(choice.changes)) if choice.size == "tiny" else replace(made(), **_plain(choice.changes))
@@ -64,20 +62,6 @@ def make_model(config: TrainConfig) -> InternVLAA1:
     if choice.warm_start:
         _warm_start(model, find(choice.warm_start))
     return model
-
-
-def grown(model: InternVLAA1, changes: dict, seed: int) -> InternVLAA1:
-    """A trained model with further foresight layers, fresh ones; everything else comes from the weights and cannot be changed."""
-    other = [k for k in changes if k not in GROWN]
-    if other:
-        raise ConfigError.asked("model.changes of weights that exist (model.init)", other[0], GROWN)
-    larger = new_model(replace(model.config, **changes), seed)
-    theirs = model.state_dict()
-    for name, tensor in larger.state_dict().items():
-        if name in theirs and theirs[name].shape != tensor.shape:
-            raise ConfigError(f"model.changes: the weights have {name} {list(theirs[name].shape)} already, not {list(tensor.shape)}")
-    larger.load_state_dict({**larger.state_dict(), **theirs})
-    return larger
 
 
 def _plain(changes: dict) -> dict:

@@ -23,7 +23,6 @@ from internvla_a1.train import checkpoints
 from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import TrainConfig, build, load_train_config
 from internvla_a1.train.foresight_task import predicted_latents
-from internvla_a1.train.materials import grown
 from internvla_a1.train.several import train_in_processes
 from internvla_a1.train.words import vocabulary, write_tokenizer
 
@@ -161,46 +160,8 @@ def test_sharper_foresight_leaves_every_action_as_it_was(place, whole):
     assert not torch.equal(one.latents, two.latents)
 
 
-def test_further_foresight_layers_change_no_action_and_are_trained(place, whole):
-    more = {"foresight_layers": 2, "foresight_hidden": 64}
-    after = go(place, "refined", kind="foresight", model={"init": str(whole), "changes": more})
-    old, new = load_model(whole), load_model(after)
-    assert (new.config.foresight_layers, new.config.foresight_hidden) == (2, 64)
-    assert new.latent_head.refine.out_proj.weight.abs().max() > 0
-    values, noise, _time, latents = inputs_of(old, batch=2, seed=1)
-    one, two = (m.predict(values, noise[:, 0], past_latents=latents[:, :, 0], foresight=True) for m in (old, new))
-    assert torch.equal(one.padded_actions, two.padded_actions)
-    assert not torch.equal(one.latents, two.latents)
-    check_training_predicts_as_the_policy(new)
-
-
-def test_further_foresight_layers_begin_with_the_prediction_that_was_there(whole):
-    old = load_model(whole)
-    new = grown(old, {"foresight_layers": 1}, seed=0).eval()
-    values, noise, _time, latents = inputs_of(old, batch=2, seed=1)
-    one, two = (m.predict(values, noise[:, 0], past_latents=latents[:, :, 0], foresight=True) for m in (old, new))
-    assert torch.equal(one.latents, two.latents)
-
-
-@pytest.mark.parametrize(
-    "changes, message", [({"layers": 3}, "model.changes of weights that exist"), ({"foresight_hidden": 40}, "heads of 32")]
-)
-def test_trained_weights_get_further_foresight_layers_and_nothing_else(whole, changes, message):
-    with pytest.raises(ConfigError, match=message):
-        grown(load_model(whole), changes, seed=0)
-
-
-def test_further_foresight_layers_that_are_there_keep_their_size(whole):
-    once = grown(load_model(whole), {"foresight_layers": 1}, seed=0)
-    with pytest.raises(ConfigError, match="already"):
-        grown(once, {"foresight_hidden": 64}, seed=0)
-
-
 def test_what_it_trains_on_is_what_the_policy_predicts(place, whole):
-    check_training_predicts_as_the_policy(load_model(whole))
-
-
-def check_training_predicts_as_the_policy(model):
+    model = load_model(whole)
     values, noise, _time, latents = inputs_of(model, batch=2, seed=1)
     with torch.no_grad():
         ours = predicted_latents(model, values, latents)
