@@ -12,10 +12,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.eval.colors import any_color
 from internvla_a1.model import InternVLAA1
 from internvla_a1.model.inputs import read_batch
 from internvla_a1.train.batches import FUTURE, LATENTS, CachedBatches
@@ -24,6 +22,7 @@ from internvla_a1.train.folder_batches import Batches
 from internvla_a1.train.materials import Materials, gather, make_batches
 from internvla_a1.train.objective import Parts, gen_weights, joint_layers
 from internvla_a1.train.policy_task import export_policy
+from internvla_a1.train.small_tasks import colored
 
 RESTORED_EVERY = 3  # of those once more from the true latents, odd as well: the decoder must not forget them
 DRAWN_EVERY = 5  # of the pictures of a batch, odd, so that each of two views has its turn: decoding costs far more than predicting
@@ -76,8 +75,8 @@ class ForesightObjective(nn.Module):
         cells = torch.ones_like(wrong[:, :1]) if weights is None else weights.flatten(0, 1)[kept][:, None]
         some, fewer = slice(None, None, DRAWN_EVERY), slice(None, None, DRAWN_EVERY * RESTORED_EVERY)
         target = torch.cat([target[some], target[fewer]])
-        weight = 1 + loss.object_weight * F.max_pool2d(any_color(target).float()[:, None], 3, 1, 1)
         drawn = model.codec.decode(torch.cat([predicted.detach()[some], future[fewer]])).float()
+        weight = 1 + loss.object_weight * colored(target, drawn)
         error = (drawn - (target * 2 - 1)) ** 2 * weight
         foreseen, restored = error[: len(predicted[some])], error[len(predicted[some]) :]
         counts = [error.new_tensor(float(part.numel())) for part in (foreseen, restored)]

@@ -41,14 +41,13 @@ class CodecObjective(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Parts:
         images = batch["images"]
-        objects = any_color(images).float()[:, None]
-        weight = 1 + self.object_weight * F.max_pool2d(objects, 3, 1, 1)
         latents = self.codec.encode(images * 2 - 1)
         deviation = latents.float().std((0, 2, 3), keepdim=True).clamp(min=1e-4)
         noisy = latents
         if self.noise:
             noisy = latents + (self.noise * deviation.detach() * batch["noise"]).to(latents.dtype)
         restored = self.codec.decode(noisy).float()
+        weight = 1 + self.object_weight * colored(images, restored)
         error = (restored - (images * 2 - 1)) ** 2
         count = error.new_tensor(float(error.numel()))
         parts = {
@@ -60,6 +59,15 @@ class CodecObjective(nn.Module):
             samples = count.new_tensor(float(len(images)))
             parts["smooth"] = (smoothness(latents.float() / deviation, batch["view"]) * samples, samples)
         return parts
+
+
+def colored(images: Tensor, drawn: Tensor) -> Tensor:
+    """(B, 1, S, S): one near pixels of a parcel's colour, in images ([0, 1]) or in drawn ([-1, 1]).
+
+    A colour too many is as wrong as one that is missing.
+    """
+    seen = any_color(images) | any_color(((drawn.detach() + 1) / 2).clamp(0, 1))
+    return F.max_pool2d(seen.float()[:, None], 3, 1, 1)
 
 
 def smoothness(latents: Tensor, view: Tensor) -> Tensor:

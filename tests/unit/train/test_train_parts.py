@@ -28,7 +28,7 @@ from internvla_a1.train.materials import gather, make_batches, make_model, open_
 from internvla_a1.train.objective import Scaled, compiled_layer, flow_parts, gen_weights, joint_pass, view_balance
 from internvla_a1.train.policy_task import freeze
 from internvla_a1.train.schedule import MovingAverage, optimizer, rate
-from internvla_a1.train.small_tasks import CodecObjective, PictureBatches, smoothness, standardise
+from internvla_a1.train.small_tasks import CodecObjective, PictureBatches, colored, smoothness, standardise
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +280,17 @@ def test_a_tokenizer_learns_latents_that_change_slowly_while_things_move():
             steps.step()
         found.append(float((parts["smooth"][0] / parts["smooth"][1]).detach()))
     assert found[1] < 0.5 * found[0]
+
+
+def test_a_colour_too_many_weighs_as_much_as_one_that_is_missing():
+    red = torch.tensor([0.85, 0.1, 0.09])[:, None, None]
+    grey = torch.full((1, 3, 8, 8), 0.5)
+    there = grey.clone()
+    there[0, :, 2:4, 2:4] = red
+    near = torch.zeros(8, 8)
+    near[1:5, 1:5] = 1
+    assert torch.equal(colored(there, grey * 2 - 1)[0, 0], near)
+    assert torch.equal(colored(grey, there * 2 - 1)[0, 0], near)
 
 
 def test_a_row_of_the_smooth_tokenizer_is_one_view_now_a_frame_later_and_a_horizon_later(place):
