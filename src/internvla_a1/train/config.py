@@ -57,7 +57,10 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, linear warm-up, cosine to end_lr at decay_steps (0: at the last step)."""
+    """AdamW, linear warm-up, cosine to end_lr at decay_steps (0: at the last step).
+
+    muon > 0: the learning rate of Muon for matrices and kernels inside the network, which warms up and decays alike.
+    """
 
     lr: float = 2.5e-5
     betas: tuple[float, float] = (0.9, 0.95)
@@ -67,6 +70,7 @@ class OptimConfig:
     warmup: int = 1000
     decay_steps: int = 30000
     end_lr: float = 2.5e-6
+    muon: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0.0 <= self.ema < 1.0:
             raise ConfigError(f"ema must be in [0, 1), not {self.ema}")
+        if self.optim.muon < 0.0:
+            raise ConfigError(f"optim.muon is a learning rate, or 0 for AdamW alone, not {self.optim.muon}")
         if self.freeze.train_expert_only and self.freeze.train_vlm_only:
             raise ConfigError("train_expert_only and train_vlm_only leave nothing to train; choose one")
 

@@ -94,6 +94,8 @@ class _Run:
 
     def __init__(self, config: TrainConfig, task: Task, accelerator: Any) -> None:
         self.config, self.task, self.accelerator = config, task, accelerator
+        if config.optim.muon and accelerator.distributed_type == "FSDP":
+            raise ConfigError("optim.muon needs whole matrices on every process: set it to 0, or train without FSDP")
         plain_optimizer = optimizer(task.module.named_parameters(), config.optim)
         self.average = MovingAverage(task.module, config.ema) if config.ema else None
         self.module, self.optimizer = accelerator.prepare(task.module, plain_optimizer)
@@ -191,7 +193,7 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         lr = rate(step, config.optim, config.decay_steps)
         for group in self.optimizer.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["scale"]
         self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         for micro in range(config.accumulate):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from internvla_a1.train.config import OptimConfig
+from internvla_a1.train.muon import Muon
+
+# of names of parameters that read or write what is not a hidden state: a direction of these is not like any other
+AT_THE_ENDS = ("embed", "conv_in", "conv_out", "in_proj", "out_proj", "head")
 
 
 def rate(step: int, config: OptimConfig, decay_steps: int) -> float:
@@ -20,13 +25,23 @@ def rate(step: int, config: OptimConfig, decay_steps: int) -> float:
 
 
 def optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; weight decay acts on matrices and kernels only."""
+    """AdamW over the trainable parameters; weight decay acts on matrices and kernels only.
+
+    With `muon` the matrices and kernels inside the network are Muon's: all but those named in AT_THE_ENDS. A group's `scale` is its
+    learning rate as a multiple of `lr`.
+    """
     named = [(n, p) for n, p in parameters if p.requires_grad]
+    inner = [p for n, p in named if config.muon and p.dim() > 1 and not any(part in n for part in AT_THE_ENDS)]
+    theirs = {id(p) for p in inner}
     groups = [
-        {"params": [p for _, p in named if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for _, p in named if p.dim() > 1 and id(p) not in theirs], "weight_decay": config.weight_decay},
         {"params": [p for _, p in named if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    common: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps, "fused": True}
+    if not config.muon:
+        return torch.optim.AdamW([{"scale": 1.0, **g} for g in groups if g["params"]], **common)
+    groups.append({"params": inner, "weight_decay": config.weight_decay, "muon": True, "scale": config.muon / config.lr})
+    return Muon([{"scale": 1.0, **g} for g in groups if g["params"]], **common)
 
 
 class MovingAverage:

@@ -16,7 +16,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import InternVLAA1
 from internvla_a1.model.config import CodecConfig, QwenVisionConfig, StemConfig
-from internvla_a1.model.cosmos import CosmosCodec
+from internvla_a1.model.cosmos import CosmosCodec, ResBlock, SpatialAttention
 from internvla_a1.train.auxiliary import GroundingHead, token_labels
 from internvla_a1.train.batches import RAW, CachedBatches, random_of
 from internvla_a1.train.cache import Cache
@@ -129,6 +129,8 @@ class CodecTask:
         sizes = self.materials.model.config
         if isinstance(sizes.vision, QwenVisionConfig):
             raise ConfigError("kind: codec takes the pictures of data.cache, which a Qwen vision tower does not use")
+        if not config.model.init:
+            start_plain(self.materials.model.codec)
         caches = open_caches(config, self.materials.sources, sizes.vision.image)  # the policy's cache: pictures are decoded once
         loss = config.loss
         horizon = config.data.frame_offsets[-1] if loss.codec_smooth else 0
@@ -144,6 +146,17 @@ class CodecTask:
         model: InternVLAA1 = self.materials.model
         model.codec.load_state_dict(codec.state_dict())
         export_policy(model, self.config, self.materials, folder)
+
+
+@torch.no_grad()
+def start_plain(codec: CosmosCodec) -> None:
+    """Residual blocks and attention begin by adding nothing: what is learned first is what the straight way through can do."""
+    for module in codec.modules():
+        if isinstance(module, ResBlock | SpatialAttention):
+            last = module.conv2 if isinstance(module, ResBlock) else module.proj_out
+            nn.init.zeros_(last.weight)
+            if last.bias is not None:
+                nn.init.zeros_(last.bias)
 
 
 @torch.no_grad()

@@ -67,6 +67,14 @@ def test_a_resumed_run_has_the_loss_curve_and_weights_of_an_uninterrupted_one_bi
     assert same_weights(final, whole)
 
 
+def test_with_muon_too_a_resumed_run_is_the_uninterrupted_one(place):
+    finals = [go(place, name, stop, optim={"lr": 1e-3, "muon": 0.01}) for name, stop in (("straight", None), ("halted", 3), ("halted", None))]
+    assert (place / "halted/metrics.jsonl").read_text() == (place / "straight/metrics.jsonl").read_text()
+    assert same_weights(finals[0], finals[2])
+    state = load_file(place / "straight/checkpoints/step-00000006/optimizer.safetensors")
+    assert {k.rsplit("/", 1)[1] for k in state if "mixture.act.layers.0.mlp.up_proj.weight" in k} == {"step", "momentum"}
+
+
 def test_two_processes_train_on_from_their_checkpoint_to_what_one_process_gets(place, whole):
     values = {**small_config(place), "out": str(place / "shared")}
     train_in_processes(build(TrainConfig, {**values, "budget_s": 1e-6}, "test"), 2)  # one step, a checkpoint
