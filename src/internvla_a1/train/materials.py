@@ -57,8 +57,10 @@ def make_model(config: TrainConfig) -> InternVLAA1:
         sizes = made(**_plain(choice.changes)) if choice.size == "tiny" else replace(made(), **_plain(choice.changes))
         model = new_model(sizes, config.seed)
     if choice.codec:
-        codec = load_model(find(choice.codec), dtype=torch.float32).codec
-        model.codec.load_state_dict(codec.state_dict())
+        other = load_model(find(choice.codec), dtype=torch.float32)
+        if other.config.codec != model.config.codec:
+            raise ConfigError(f"model.codec: {choice.codec} has {other.config.codec}, the model is to have {model.config.codec}")
+        model.codec.load_state_dict(other.codec.state_dict())
     if choice.warm_start:
         _warm_start(model, find(choice.warm_start))
     return model
@@ -84,6 +86,10 @@ def _warm_start(model: InternVLAA1, folder: Path) -> None:
     missing = [n for n in names if n not in stored]
     if missing:
         raise ConfigError(f"{folder}: no tensor {missing[0]} to start from")
+    shapes = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    for n in names:
+        if tuple(stored[n].shape) != shapes[n]:
+            raise ConfigError(f"{folder}: {n} is {tuple(stored[n].shape)} there, {shapes[n]} in the model that is to start from it")
     model.load_state_dict({n: stored[n].float() for n in names}, strict=False)
 
 

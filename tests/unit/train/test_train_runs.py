@@ -138,6 +138,15 @@ def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
     assert 0 < moved.abs().max() < 5e-3  # one small step away from where grounding left it
 
 
+def test_weights_of_other_sizes_are_refused_with_both(place, whole):
+    wide = {**SMALL, "codec": {**SMALL["codec"], "latent": 8}}
+    with pytest.raises(ConfigError, match=r"latent=16.* to have .*latent=8"):
+        go(place, "other", model={"changes": wide, "codec": str(whole)})
+    deep = {**SMALL, "vision": {**SMALL["vision"], "hidden": 16}}
+    with pytest.raises(ConfigError, match=r"vision\.\S+ is \(32, .* there, \(16, "):
+        go(place, "other", model={"changes": deep, "warm_start": str(whole)})
+
+
 def test_the_smooth_tokenizer_goes_on_from_the_one_before(place):
     first = go(place, "rough", kind="codec")
     loss = {"codec_noise": 0.2, "codec_smooth": 0.5, "object_weight": 25.0}
