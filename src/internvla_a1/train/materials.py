@@ -154,10 +154,19 @@ def open_caches(config: TrainConfig, sources: tuple[OpenSource, ...], side: int)
     speed_key = config.loss.speed_key if config.loss.speed else ""
     caches = []
     for source in sources:
-        text = f"{source.dataset.root.resolve()}|{source.dataset.total_frames}|{side}|{sorted(source.layout.views.items())}"
+        text = f"{source.dataset.root.resolve()}|{_described(source.dataset.root)}|{side}|{sorted(source.layout.views.items())}"
         name = f"{source.dataset.root.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         caches.append(build_cache(source, Path(config.data.cache) / name, side, target_key, speed_key=speed_key))
     return caches
+
+
+def _described(root: Path) -> str:
+    """Digest of a data set's meta folder, which has the statistics of every episode: another recording in its place has another."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in (root / "meta").rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def make_batches(config: TrainConfig, materials: Materials, latents: bool, any_color: bool = False) -> Batches:

@@ -1,5 +1,7 @@
 """Training the image tokenizer: standardised latents, latents that change slowly, and colours where they belong."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -83,3 +85,14 @@ def test_a_row_of_the_smooth_tokenizer_is_one_view_now_a_frame_later_and_a_horiz
     halves = [PictureBatches([cache], codec, 1, 3)(0, 40, slice(i, i + 20)) for i in (0, 20)]
     joined = torch.cat([h["noise"].unflatten(0, (3, 20)) for h in halves], 1).flatten(0, 1)
     assert torch.equal(joined, batch["noise"])  # however many processes share it
+
+
+def test_a_data_set_recorded_anew_in_the_same_place_is_decoded_anew(tmp_path):
+    config = build(TrainConfig, small_config(tmp_path), "test")
+    found = []
+    for seed in (0, 0, 1):
+        shutil.rmtree(tmp_path / "demo", ignore_errors=True)
+        write_demo(tmp_path / "demo", seed=seed)
+        found += open_caches(config, gather(config).sources, 32)
+    assert found[0].folder == found[1].folder != found[2].folder
+    assert not np.array_equal(found[1].images, found[2].images)
