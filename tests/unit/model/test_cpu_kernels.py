@@ -59,6 +59,9 @@ def compiled_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(SWITCH, "avx512" if request.param == VECTORS_ONLY else "")
     monkeypatch.setattr(precision, "three_products_pay", lambda: True)
     forget()
+    if request.param == AMX and instructions() == VECTORS_ONLY:
+        forget()
+        pytest.skip("this system does not hand out AMX tile registers")
     assert instructions() == request.param
     yield
     monkeypatch.undo()
