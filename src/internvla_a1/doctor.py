@@ -83,9 +83,9 @@ def _print(findings: list[Finding], broken: list[Finding]) -> None:
 
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
-    fine = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    fine = (3, 10) <= sys.version_info[:2] <= (3, 12)
     place = "virtual environment" if sys.prefix != sys.base_prefix else "system"
-    yield Finding("Python", "version", "ok" if fine else "broken", f"{version}, {place} {sys.prefix}", "Python 3.10 to 3.13")
+    yield Finding("Python", "version", "ok" if fine else "broken", f"{version}, {place} {sys.prefix}", "Python 3.10 to 3.12")
     for package in ("numpy", "yaml", "mujoco", "cv2", "av", "matplotlib"):
         yield _module("Python", package, required=True, fix="make setup (pip install -r requirements/runtime.txt)")
 
