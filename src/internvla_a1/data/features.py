@@ -17,6 +17,8 @@ BOOKKEEPING: dict[str, str] = {
     "index": "int64",
     "task_index": "int64",
 }
+# what only the simulator knows; no policy sees it: m, in the frame of the cell, and m/s
+TARGET_KEY, SPEED_KEY = "privileged.target_position", "privileged.belt_speed"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -14,6 +14,7 @@ import yaml
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
+from internvla_a1.data.features import TARGET_KEY
 from internvla_a1.data.reader import open_dataset
 from internvla_a1.eval.campaign import Case, evaluate
 from internvla_a1.eval.drivers import load_policy
@@ -23,6 +24,8 @@ from internvla_a1.eval.open_loop import open_loop
 from internvla_a1.eval.protocol import MODES, Protocol
 from internvla_a1.eval.report import write_report
 from internvla_a1.policy.network import NetworkPolicy
+from internvla_a1.sim.cell import Cell
+from internvla_a1.sim.config import load_cell_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,13 +130,14 @@ def _closed(args: argparse.Namespace) -> int:
 
 def _foresight(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    dataset, rows = open_dataset(find(str(args.foresight))), []
+    project = Cell(load_cell_config()).cameras.project if TARGET_KEY in dataset.info.features else None
     for weights in args.weights:
         policy = load_policy(weights, load_robot(find(args.robot)), args.steps)
         if not isinstance(policy, NetworkPolicy):
             raise ConfigError(f"{weights} foresees nothing; name a weights folder")
         sheet = args.out / f"foresight-{_short(weights)}.png"
-        score = foresight_score(policy, open_dataset(find(str(args.foresight))), args.samples, args.seed, sheet)
+        score = foresight_score(policy, dataset, args.samples, args.seed, sheet, project)
         print(
             f"{weights}: {score.frames} frames; centroid {100 * score.centroid_error:.2f} % of the width (copying "
             f"{100 * score.copying_centroid_error:.2f} %), within 3 %: {100 * score.within_3_percent:.0f} %, lost {score.lost}; "
@@ -152,7 +156,8 @@ def _short(weights: str) -> str:
 
 def _open(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    dataset, rows = open_dataset(find(str(args.foresight))), []
+    project = Cell(load_cell_config()).cameras.project if TARGET_KEY in dataset.info.features else None
     for weights in args.weights:
         policy = load_policy(weights, load_robot(find(args.robot)), args.steps)
         score = open_loop(policy, open_dataset(find(str(args.open_loop))), args.samples, args.seed)

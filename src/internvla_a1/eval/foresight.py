@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from internvla_a1.core.errors import ConfigError, DataError
-from internvla_a1.core.types import ImageArray
+from internvla_a1.core.types import FloatArray, ImageArray
+from internvla_a1.data.features import SPEED_KEY, TARGET_KEY
 from internvla_a1.data.images import resized, to_png
 from internvla_a1.data.reader import Dataset
 from internvla_a1.eval.colors import color_mask, color_of
@@ -21,12 +23,16 @@ from internvla_a1.policy.protocol import PolicyRequest
 from internvla_a1.policy.transforms import to_float
 
 LEAST_PIXELS = 4
-SPEED_KEY, SLOWEST = "privileged.belt_speed", 0.02
+NEAR = 0.05  # picture widths: cameras hang a little otherwise in every episode, and a projected centre is none of a seen surface
+SLOWEST = 0.02  # m/s, of a belt that moves
+Project = Callable[[str, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
 class ForesightScore:
     """Over `frames` frames, main view. Centroid errors are medians in image widths; latent errors are means over all views.
+
+    The centroid is the instructed parcel's where the data set says where that is, else that of all pixels of its colour.
 
     copying: the same for a prediction that repeats the present. lost: predictions in which the colour is nowhere to be found.
     """
@@ -51,20 +57,39 @@ class _Frame:
     real: ImageArray
     predicted: ImageArray
     color: int
+    place: FloatArray | None  # where the instructed parcel really is a horizon later, picture widths
     latent_mse: float
     copying_mse: float
 
+    def centroids(self) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+        """Of the instructed parcel in the real picture, the present and the predicted one; None where it is not to be seen.
 
-def foresight_score(policy: NetworkPolicy, dataset: Dataset, frames: int, seed: int = 0, sheet: Path | None = None) -> ForesightScore:
-    """Ask at random moments whose instructed colour moves and is in sight a horizon later. sheet: PNG of now, predicted, real."""
+        Several parcels have the same colour: the real one is the spot where it is known to be, the two others that nearest to it.
+        """
+        if self.place is None:
+            real, now, predicted = (centroid(picture, self.color) for picture in (self.real, self.now, self.predicted))
+            return real, now, predicted
+        real = _nearest(spots(self.real, self.color), self.place)
+        if real is None or np.linalg.norm(real - self.place) > NEAR:
+            return None, None, None
+        return real, _nearest(spots(self.now, self.color), real), _nearest(spots(self.predicted, self.color), real)
+
+
+def foresight_score(
+    policy: NetworkPolicy, dataset: Dataset, frames: int, seed: int = 0, sheet: Path | None = None, project: Project | None = None
+) -> ForesightScore:
+    """Ask at random moments whose instructed colour moves and is in sight a horizon later. sheet: PNG of now, predicted, real.
+
+    project: (camera, position in m) -> (x, y) in picture widths, for data sets with the column TARGET_KEY.
+    """
     errors: list[float] = []
     copying: list[float] = []
     latent: list[float] = []
     latent_copy: list[float] = []
     rows: list[ImageArray] = []
     lost = 0
-    for frame in _frames(policy, dataset, seed):
-        real, now, predicted = (centroid(p, frame.color) for p in (frame.real, frame.now, frame.predicted))
+    for frame in _frames(policy, dataset, seed, project):
+        real, now, predicted = frame.centroids()
         if real is None or now is None:
             continue
         latent.append(frame.latent_mse)
@@ -86,16 +111,30 @@ def foresight_score(policy: NetworkPolicy, dataset: Dataset, frames: int, seed: 
     )  # fmt: skip
 
 
-def centroid(image: ImageArray, color: int) -> np.ndarray | None:
+def _pixels(image: ImageArray, color: int) -> np.ndarray:
+    return color_mask(to_float(image)[None, None], torch.tensor([color]))[0, 0].numpy()
+
+
+def centroid(image: ImageArray, color: int) -> FloatArray | None:
     """(x, y) of all pixels of a colour in image widths; None where there are too few."""
-    mask = color_mask(to_float(image)[None, None], torch.tensor([color]))[0, 0].numpy()
+    mask = _pixels(image, color)
     if mask.sum() < LEAST_PIXELS:
         return None
     rows, columns = np.nonzero(mask)
     return np.array([columns.mean(), rows.mean()]) / image.shape[1]
 
 
-def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int) -> Iterator[_Frame]:
+def spots(image: ImageArray, color: int) -> FloatArray:
+    """(n, 2): centroids (x, y) of the connected areas of a colour, in image widths; specks are left out."""
+    _, _, stats, centres = cv2.connectedComponentsWithStats(_pixels(image, color).astype(np.uint8), connectivity=8)
+    return centres[1:][stats[1:, cv2.CC_STAT_AREA] >= LEAST_PIXELS] / image.shape[1]
+
+
+def _nearest(places: FloatArray, wanted: FloatArray) -> FloatArray | None:
+    return min(places, key=lambda place: float(np.linalg.norm(place - wanted)), default=None)
+
+
+def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int, project: Project | None = None) -> Iterator[_Frame]:
     robot, fps = policy.robot, dataset.info.fps
     ahead, back = round(policy.horizon_s * fps), round(policy.history_s * fps)
     if ahead < 1:
@@ -110,6 +149,8 @@ def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int) -> Iterator[_Fra
         color = color_of(dataset.instruction(e, t))
         if color < 0 or t + ahead >= dataset.episodes[e].length or not _moves(dataset, e, t):
             continue
+        if dataset.instruction(e, t + ahead) != dataset.instruction(e, t):
+            continue  # another parcel is meant by then
         state = np.concatenate([dataset.numbers(e, state_keys)[k][t] for k in state_keys]).astype(np.float64)
         seen, past, later = (observation_at(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back), t + ahead))
         before = np.concatenate([dataset.numbers(e, state_keys)[k][max(0, t - 1)] for k in state_keys]).astype(np.float64)
@@ -124,8 +165,11 @@ def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int) -> Iterator[_Fra
         main = names[0]
         now, then = seen.images[main], later.images[main]
         assert now is not None and then is not None  # every camera is read from the data set
+        place = None
+        if project is not None and TARGET_KEY in dataset.info.features:
+            place = project(main, dataset.numbers(e, (TARGET_KEY,))[TARGET_KEY][t + ahead])
         yield _Frame(
-            now, then, _fitted(pictures[main], now), color,
+            now, then, _fitted(pictures[main], now), color, place,
             float((predicted - real).square().mean()), float((present - real).square().mean()),
         )  # fmt: skip
 

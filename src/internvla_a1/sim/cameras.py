@@ -60,6 +60,12 @@ class Cameras:
         focal = size / 2 / np.tan(np.radians(self._model.cam_fovy[self._model.camera(name).id]) / 2)
         return CameraInfo(name, f"{name}_optical_frame", size, size, float(focal))
 
+    def project(self, name: str, position: FloatArray) -> FloatArray:
+        """(x, y) in picture widths from the top left of a place (3,) m in the frame of the cell, as the camera hangs now."""
+        info, camera = self.info(name), self._model.camera(name).id
+        right, up, back = self._data.cam_xmat[camera].reshape(3, 3).T @ (position - self._data.cam_xpos[camera])
+        return np.array([0.5, 0.5]) - np.array([right, -up]) / back * info.focal / info.width
+
     def render(self, name: str) -> ImageArray:
         """(height, width, 3) uint8 RGB. Raises ConfigError for an unknown camera or where OpenGL is missing."""
         if name == OVERVIEW:

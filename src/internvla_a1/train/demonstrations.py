@@ -16,7 +16,7 @@ from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.scene import Order, Scene
 from internvla_a1.core.types import ActionChunk, FloatArray
 from internvla_a1.data.episode import Episode
-from internvla_a1.data.features import Feature, camera_feature
+from internvla_a1.data.features import SPEED_KEY, TARGET_KEY, Feature, camera_feature
 from internvla_a1.data.mcap_episode import ACTION_KEY, CAMERA_PREFIX, STATE_KEY
 from internvla_a1.data.recorder import Maker
 from internvla_a1.eval.protocol import order_something
@@ -28,7 +28,7 @@ from internvla_a1.sim.expert_setup import make_expert
 from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.sim.urdf import parse_urdf
 
-TARGET_KEY, SPEED_KEY, LABEL_KEY = "privileged.target_position", "privileged.belt_speed", "label_valid"
+LABEL_KEY = "label_valid"
 PLANNED_STEPS = 4
 
 

@@ -12,7 +12,7 @@ from internvla_a1.data.episode import Episode, store_episode
 from internvla_a1.data.features import Feature, camera_feature
 from internvla_a1.data.reader import open_dataset
 from internvla_a1.data.writer import write_dataset
-from internvla_a1.eval.foresight import centroid, foresight_score
+from internvla_a1.eval.foresight import centroid, foresight_score, spots
 from internvla_a1.policy.protocol import PolicyResult
 
 ROBOT = load_robot(find("config/robots/demo_arm.yaml"))
@@ -25,16 +25,20 @@ def picture(t: int) -> np.ndarray:
     return image
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    root, n = tmp_path_factory.mktemp("foresight"), 16
-    zeros = {k: np.zeros((n, 7), np.float32) for k in ("observation.state", "action")}
-    columns = {**zeros, "privileged.belt_speed": np.full((n, 1), 0.1, np.float32)}
-    frames = {"observation.images.overhead": np.stack([picture(t) for t in range(n)])}
+def written(root, columns, frames):
     store_episode(root / "e", Episode(columns, frames, "put the red box in the left bin"), 15, False)
     features = [Feature(k, "float32", (v.shape[1],)) for k, v in columns.items()] + [camera_feature(next(iter(frames)), SIDE, SIDE, False)]
     write_dataset(root / "set", [root / "e"], features, 15, "demo_arm")
     return open_dataset(root / "set")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    n = 16
+    zeros = {k: np.zeros((n, 7), np.float32) for k in ("observation.state", "action")}
+    columns = {**zeros, "privileged.belt_speed": np.full((n, 1), 0.1, np.float32)}
+    frames = {"observation.images.overhead": np.stack([picture(t) for t in range(n)])}
+    return written(tmp_path_factory.mktemp("foresight"), columns, frames)
 
 
 class Seer:
@@ -77,6 +81,51 @@ def test_copying_scores_as_copying_and_an_empty_picture_as_lost(dataset):
     assert copied.centroid_error == copied.copying_centroid_error and copied.latent_ratio == pytest.approx(1.0)
     empty = foresight_score(Seer(None), dataset, 8)
     assert empty.lost == 8 and empty.within_3_percent == 0.0
+
+
+def test_of_several_parcels_of_a_colour_the_one_that_is_meant_is_measured(tmp_path):
+    """A second red parcel stands still; the prediction draws it as well, and a third that is not there."""
+
+    def both(t, extra=False):
+        image = picture(t)
+        image[36:42, 30:36] = (217, 25, 23)
+        if extra:
+            image[2:8, 2:8] = (217, 25, 23)
+        return image
+
+    n = 16
+    columns = {k: np.zeros((n, 7), np.float32) for k in ("observation.state", "action")}
+    columns |= {"privileged.belt_speed": np.full((n, 1), 0.1, np.float32)}
+    columns |= {"privileged.target_position": np.array([[(STEP * t + 2.5) / SIDE, 22.5 / SIDE, 0] for t in range(n)], np.float32)}
+    frames = {"observation.images.overhead": np.stack([both(t) for t in range(n)])}
+    dataset = written(tmp_path, columns, frames)
+
+    class Both(Seer):
+        def infer(self, request):
+            result = super().infer(request)
+            self.image = both(round((request.observation.stamp_ns / 1e9 - 1) * 15) + self.shift, extra=True)
+            return result
+
+    def project(camera, position):
+        assert camera == "overhead"
+        return position[:2].astype(float) + (0.01, 0.0)  # cameras do not hang as they should
+
+    score = foresight_score(Both(AHEAD), dataset, 8, project=project)
+    assert score.frames == 8 and score.centroid_error == 0.0 and score.within_3_percent == 1.0
+    assert score.copying_centroid_error == pytest.approx(STEP * AHEAD / SIDE)
+    assert foresight_score(Both(AHEAD), dataset, 8).centroid_error > 0.05  # that of all pixels of the colour
+    hidden = dataset.numbers(0, ("privileged.target_position",))["privileged.target_position"]
+    hidden[:, 1] = 0.9
+    with pytest.raises(DataError, match="no frame with a moving parcel"):
+        foresight_score(Both(AHEAD), dataset, 8, project=project)
+
+
+def test_spots_are_the_areas_of_a_colour_without_specks():
+    image = picture(3)
+    image[40:46, 30:36] = (217, 25, 23)
+    image[0, 0] = (217, 25, 23)
+    assert np.allclose(spots(image, 0) * SIDE, [[8.5, 22.5], [32.5, 42.5]])
+    assert spots(image, 2).shape == (0, 2)
 
 
 def test_a_standing_belt_is_nothing_to_foresee(dataset):
