@@ -19,7 +19,7 @@ from internvla_a1.data.reader import open_dataset
 from internvla_a1.eval.campaign import Case, evaluate
 from internvla_a1.eval.drivers import load_policy
 from internvla_a1.eval.films import failure_films
-from internvla_a1.eval.foresight import foresight_score
+from internvla_a1.eval.foresight import Belt, foresight_score
 from internvla_a1.eval.open_loop import open_loop
 from internvla_a1.eval.protocol import MODES, Protocol
 from internvla_a1.eval.report import write_report
@@ -131,17 +131,20 @@ def _closed(args: argparse.Namespace) -> int:
 def _foresight(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     dataset, rows = open_dataset(find(str(args.foresight))), []
-    project = Cell(load_cell_config()).cameras.project if TARGET_KEY in dataset.info.features else None
+    cell = Cell(load_cell_config()) if TARGET_KEY in dataset.info.features else None
+    belt = Belt(cell.cameras.project, cell.belt_top) if cell is not None else None
     for weights in args.weights:
         policy = load_policy(weights, load_robot(find(args.robot)), args.steps)
         if not isinstance(policy, NetworkPolicy):
             raise ConfigError(f"{weights} foresees nothing; name a weights folder")
         sheet = args.out / f"foresight-{_short(weights)}.png"
-        score = foresight_score(policy, dataset, args.samples, args.seed, sheet, project)
+        score = foresight_score(policy, dataset, args.samples, args.seed, sheet, belt)
         print(
             f"{weights}: {score.frames} frames; centroid {100 * score.centroid_error:.2f} % of the width (copying "
             f"{100 * score.copying_centroid_error:.2f} %), within 3 %: {100 * score.within_3_percent:.0f} %, lost {score.lost}; "
-            f"latent error {score.latent_ratio:.3f} of copying's; {sheet}"
+            f"latent error {score.latent_ratio:.3f} of copying's; "
+            + (f"{score.carried} of parcels in the hand: {100 * score.carried_error:.2f} %; " if score.carried_error is not None else "")
+            + str(sheet)
         )
         rows.append({"weights": weights, **asdict(score), "latent_ratio": score.latent_ratio})
     (args.out / "foresight.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -157,7 +160,8 @@ def _short(weights: str) -> str:
 def _open(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     dataset, rows = open_dataset(find(str(args.foresight))), []
-    project = Cell(load_cell_config()).cameras.project if TARGET_KEY in dataset.info.features else None
+    cell = Cell(load_cell_config()) if TARGET_KEY in dataset.info.features else None
+    belt = Belt(cell.cameras.project, cell.belt_top) if cell is not None else None
     for weights in args.weights:
         policy = load_policy(weights, load_robot(find(args.robot)), args.steps)
         score = open_loop(policy, open_dataset(find(str(args.open_loop))), args.samples, args.seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from internvla_a1.core.errors import ConfigError, DataError
 from internvla_a1.core.types import FloatArray, ImageArray
 from internvla_a1.data.features import SPEED_KEY, TARGET_KEY
-from internvla_a1.data.images import resized, to_png
+from internvla_a1.data.images import fitted, to_png
 from internvla_a1.data.reader import Dataset
 from internvla_a1.eval.colors import color_mask, color_of
 from internvla_a1.eval.open_loop import features_for, observation_at
@@ -22,17 +22,26 @@ from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.protocol import PolicyRequest
 from internvla_a1.policy.transforms import to_float
 
-LEAST_PIXELS = 4
+LEAST_PIXELS, IN_SIGHT_PIXELS = 4, 9  # of a spot that is drawn; of a parcel that is more than half hidden behind the fingers there are fewer
 NEAR = 0.05  # picture widths: cameras hang a little otherwise in every episode, and a projected centre is none of a seen surface
+LIFTED = 0.05  # m over the belt, of a parcel's centre
 SLOWEST = 0.02  # m/s, of a belt that moves
-Project = Callable[[str, FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Belt:
+    """The belt of the cell. project: (camera, position (3,) in m) -> (x, y) in picture widths; top: height of its surface, m."""
+
+    project: Callable[[str, FloatArray], FloatArray]
+    top: float
 
 
 @dataclass(frozen=True)
 class ForesightScore:
     """Over `frames` frames, main view. Centroid errors are medians in image widths; latent errors are means over all views.
 
-    The centroid is the instructed parcel's where the data set says where that is, else that of all pixels of its colour.
+    The centroid is that of the instructed parcel on the belt where the data set says where it is, else that of all pixels of its colour.
+    carried, carried_error: the same for parcels in the hand, which count among no other centroids.
 
     copying: the same for a prediction that repeats the present. lost: predictions in which the colour is nowhere to be found.
     """
@@ -44,6 +53,8 @@ class ForesightScore:
     latent_mse: float
     copying_latent_mse: float
     lost: int
+    carried: int = 0
+    carried_error: float | None = None
 
     @property
     def latent_ratio(self) -> float:
@@ -58,6 +69,7 @@ class _Frame:
     predicted: ImageArray
     color: int
     place: FloatArray | None  # where the instructed parcel really is a horizon later, picture widths
+    carried: bool  # in the hand by then
     latent_mse: float
     copying_mse: float
 
@@ -69,33 +81,36 @@ class _Frame:
         if self.place is None:
             real, now, predicted = (centroid(picture, self.color) for picture in (self.real, self.now, self.predicted))
             return real, now, predicted
-        real = _nearest(spots(self.real, self.color), self.place)
+        real = _nearest(spots(self.real, self.color, IN_SIGHT_PIXELS), self.place)
         if real is None or np.linalg.norm(real - self.place) > NEAR:
             return None, None, None
         return real, _nearest(spots(self.now, self.color), real), _nearest(spots(self.predicted, self.color), real)
 
 
 def foresight_score(
-    policy: NetworkPolicy, dataset: Dataset, frames: int, seed: int = 0, sheet: Path | None = None, project: Project | None = None
+    policy: NetworkPolicy, dataset: Dataset, frames: int, seed: int = 0, sheet: Path | None = None, belt: Belt | None = None
 ) -> ForesightScore:
     """Ask at random moments whose instructed colour moves and is in sight a horizon later. sheet: PNG of now, predicted, real.
 
-    project: (camera, position in m) -> (x, y) in picture widths, for data sets with the column TARGET_KEY.
+    Pictures are compared at the size that the image tokenizer sees. belt: for data sets with the column TARGET_KEY.
     """
     errors: list[float] = []
     copying: list[float] = []
-    latent: list[float] = []
-    latent_copy: list[float] = []
+    carried: list[float] = []
+    latent: list[tuple[float, float]] = []
     rows: list[ImageArray] = []
     lost = 0
-    for frame in _frames(policy, dataset, seed, project):
+    for frame in _frames(policy, dataset, seed, belt):
         real, now, predicted = frame.centroids()
         if real is None or now is None:
             continue
-        latent.append(frame.latent_mse)
-        latent_copy.append(frame.copying_mse)
+        latent.append((frame.latent_mse, frame.copying_mse))
+        error = float(np.linalg.norm(predicted - real)) if predicted is not None else 1.0
+        if frame.carried:
+            carried.append(error)
+            continue
+        errors.append(error)
         copying.append(float(np.linalg.norm(now - real)))
-        errors.append(float(np.linalg.norm(predicted - real)) if predicted is not None else 1.0)
         lost += predicted is None
         if len(rows) < 12:
             rows.append(np.concatenate([frame.now, frame.predicted, frame.real], 1))
@@ -105,9 +120,10 @@ def foresight_score(
         raise DataError(f"{dataset.root}: no frame with a moving parcel of the instructed colour in the main view")
     if sheet is not None:
         sheet.write_bytes(to_png(np.ascontiguousarray(np.concatenate(rows, 0))))
+    predicted_mse, copying_mse = np.mean(latent, 0)
     return ForesightScore(
         len(errors), float(np.median(errors)), float(np.median(copying)), float(np.mean(np.array(errors) <= 0.03)),
-        float(np.mean(latent)), float(np.mean(latent_copy)), lost,
+        float(predicted_mse), float(copying_mse), lost, len(carried), float(np.median(carried)) if carried else None,
     )  # fmt: skip
 
 
@@ -124,17 +140,17 @@ def centroid(image: ImageArray, color: int) -> FloatArray | None:
     return np.array([columns.mean(), rows.mean()]) / image.shape[1]
 
 
-def spots(image: ImageArray, color: int) -> FloatArray:
-    """(n, 2): centroids (x, y) of the connected areas of a colour, in image widths; specks are left out."""
+def spots(image: ImageArray, color: int, least: int = LEAST_PIXELS) -> FloatArray:
+    """(n, 2): centroids (x, y) of the connected areas of a colour of at least so many pixels, in image widths."""
     _, _, stats, centres = cv2.connectedComponentsWithStats(_pixels(image, color).astype(np.uint8), connectivity=8)
-    return centres[1:][stats[1:, cv2.CC_STAT_AREA] >= LEAST_PIXELS] / image.shape[1]
+    return centres[1:][stats[1:, cv2.CC_STAT_AREA] >= least] / image.shape[1]
 
 
 def _nearest(places: FloatArray, wanted: FloatArray) -> FloatArray | None:
     return min(places, key=lambda place: float(np.linalg.norm(place - wanted)), default=None)
 
 
-def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int, project: Project | None = None) -> Iterator[_Frame]:
+def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int, belt: Belt | None) -> Iterator[_Frame]:
     robot, fps = policy.robot, dataset.info.fps
     ahead, back = round(policy.horizon_s * fps), round(policy.history_s * fps)
     if ahead < 1:
@@ -151,6 +167,12 @@ def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int, project: Project
             continue
         if dataset.instruction(e, t + ahead) != dataset.instruction(e, t):
             continue  # another parcel is meant by then
+        place, carried = None, False
+        if belt is not None and TARGET_KEY in dataset.info.features:
+            target = dataset.numbers(e, (TARGET_KEY,))[TARGET_KEY][t + ahead]
+            if target[2] < belt.top:
+                continue  # in a bin, where nothing moves, or not known
+            place, carried = belt.project(names[0], target), bool(target[2] > belt.top + LIFTED)
         state = np.concatenate([dataset.numbers(e, state_keys)[k][t] for k in state_keys]).astype(np.float64)
         seen, past, later = (observation_at(dataset, e, k, cameras, robot.joint_names, state) for k in (t, max(0, t - back), t + ahead))
         before = np.concatenate([dataset.numbers(e, state_keys)[k][max(0, t - 1)] for k in state_keys]).astype(np.float64)
@@ -165,11 +187,9 @@ def _frames(policy: NetworkPolicy, dataset: Dataset, seed: int, project: Project
         main = names[0]
         now, then = seen.images[main], later.images[main]
         assert now is not None and then is not None  # every camera is read from the data set
-        place = None
-        if project is not None and TARGET_KEY in dataset.info.features:
-            place = project(main, dataset.numbers(e, (TARGET_KEY,))[TARGET_KEY][t + ahead])
+        side = pictures[main].shape[0]
         yield _Frame(
-            now, then, _fitted(pictures[main], now), color, place,
+            fitted(now, side), fitted(then, side), pictures[main], color, place, carried,
             float((predicted - real).square().mean()), float((present - real).square().mean()),
         )  # fmt: skip
 
@@ -185,7 +205,3 @@ def _moves(dataset: Dataset, episode: int, frame: int) -> bool:
 def _latents(policy: NetworkPolicy, images: list[ImageArray | None]) -> Tensor:
     present = [to_float(image) for image in images if image is not None]
     return policy.model.encode_frames(torch.stack(present)).cpu()
-
-
-def _fitted(image: ImageArray, like: ImageArray) -> ImageArray:
-    return resized(image, like.shape[0], like.shape[1])

@@ -12,7 +12,7 @@ from internvla_a1.data.episode import Episode, store_episode
 from internvla_a1.data.features import Feature, camera_feature
 from internvla_a1.data.reader import open_dataset
 from internvla_a1.data.writer import write_dataset
-from internvla_a1.eval.foresight import centroid, foresight_score, spots
+from internvla_a1.eval.foresight import Belt, centroid, foresight_score, spots
 from internvla_a1.policy.protocol import PolicyResult
 
 ROBOT = load_robot(find("config/robots/demo_arm.yaml"))
@@ -96,7 +96,7 @@ def test_of_several_parcels_of_a_colour_the_one_that_is_meant_is_measured(tmp_pa
     n = 16
     columns = {k: np.zeros((n, 7), np.float32) for k in ("observation.state", "action")}
     columns |= {"privileged.belt_speed": np.full((n, 1), 0.1, np.float32)}
-    columns |= {"privileged.target_position": np.array([[(STEP * t + 2.5) / SIDE, 22.5 / SIDE, 0] for t in range(n)], np.float32)}
+    columns |= {"privileged.target_position": np.array([[(STEP * t + 2.5) / SIDE, 22.5 / SIDE, 0.08] for t in range(n)], np.float32)}
     frames = {"observation.images.overhead": np.stack([both(t) for t in range(n)])}
     dataset = written(tmp_path, columns, frames)
 
@@ -110,14 +110,21 @@ def test_of_several_parcels_of_a_colour_the_one_that_is_meant_is_measured(tmp_pa
         assert camera == "overhead"
         return position[:2].astype(float) + (0.01, 0.0)  # cameras do not hang as they should
 
-    score = foresight_score(Both(AHEAD), dataset, 8, project=project)
+    belt = Belt(project, 0.06)
+    score = foresight_score(Both(AHEAD), dataset, 8, belt=belt)
     assert score.frames == 8 and score.centroid_error == 0.0 and score.within_3_percent == 1.0
     assert score.copying_centroid_error == pytest.approx(STEP * AHEAD / SIDE)
     assert foresight_score(Both(AHEAD), dataset, 8).centroid_error > 0.05  # that of all pixels of the colour
-    hidden = dataset.numbers(0, ("privileged.target_position",))["privileged.target_position"]
-    hidden[:, 1] = 0.9
+    place = dataset.numbers(0, ("privileged.target_position",))["privileged.target_position"]
+    place[:8, 2] = 0.2
+    mixed = foresight_score(Both(AHEAD), dataset, 99, belt=belt)  # of 11 frames, three see it in the hand AHEAD later
+    assert (mixed.frames, mixed.carried, mixed.carried_error) == (8, 3, 0.0)
+    place[:, 1] = 0.9  # out of sight
     with pytest.raises(DataError, match="no frame with a moving parcel"):
-        foresight_score(Both(AHEAD), dataset, 8, project=project)
+        foresight_score(Both(AHEAD), dataset, 8, belt=belt)
+    place[:, 1], place[:, 2] = 22.5 / SIDE, 0.01  # in a bin
+    with pytest.raises(DataError, match="no frame with a moving parcel"):
+        foresight_score(Both(AHEAD), dataset, 8, belt=belt)
 
 
 def test_spots_are_the_areas_of_a_colour_without_specks():
