@@ -159,9 +159,7 @@ def _short(weights: str) -> str:
 
 def _open(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
-    dataset, rows = open_dataset(find(str(args.foresight))), []
-    cell = Cell(load_cell_config()) if TARGET_KEY in dataset.info.features else None
-    belt = Belt(cell.cameras.project, cell.belt_top) if cell is not None else None
+    rows = []
     for weights in args.weights:
         policy = load_policy(weights, load_robot(find(args.robot)), args.steps)
         score = open_loop(policy, open_dataset(find(str(args.open_loop))), args.samples, args.seed)

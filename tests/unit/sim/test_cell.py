@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.core.scene import Order
+from internvla_a1.core.scene import COLORS, Order
+from internvla_a1.eval.foresight import spots
 from internvla_a1.sim.cell import Cell, Episode
 from internvla_a1.sim.config import CellConfig, load_cell_config
 from internvla_a1.sim.scoring import judge
@@ -255,3 +256,16 @@ def test_without_a_display_a_viewer_is_refused_and_the_process_lives_on(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ConfigError, match=problem):
         Viewer(cell)
+
+
+def test_a_parcel_is_seen_where_the_camera_projects_it(cell: Cell) -> None:
+    cell.reset(3)
+    cell.advance(1.0)
+    picture = cell.render("overhead")
+    for parcel in cell.scene().objects:
+        where = cell.cameras.project("overhead", parcel.position)
+        seen = spots(picture, list(COLORS).index(parcel.color))
+        if (0.05 < where).all() and (where < 0.95).all():
+            assert np.linalg.norm(seen - where, axis=1).min() < 0.02
+            return
+    pytest.fail("no parcel in sight")

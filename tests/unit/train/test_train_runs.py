@@ -1,5 +1,6 @@
 """Whole small runs: interrupted, repeated, split over processes, prepared and handed to the policy."""
 
+import importlib
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from train_made_up import SIDE, SMALL, inputs_of, small_config, write_demo
 
+from internvla_a1.cli import parse
 from internvla_a1.core.errors import CheckpointError, ConfigError, InternVLAError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
@@ -126,6 +128,13 @@ def test_the_result_is_a_policy_that_fits_the_demo_arm(whole):
     assert policy.history_s == pytest.approx(3 * robot.control_dt_s)
     assert policy.agreement.delta_mask == (True,) * 6 + (False,)
     assert json.loads((whole / "train_config.json").read_text())["steps"] == 6
+
+
+def test_the_eval_command_measures_chunks_against_a_data_set(place, whole, capsys):
+    command, args = parse(["eval", "--weights", str(whole), "--open-loop", str(place / "demo"), "--samples", "4", "--out", str(place / "o")])
+    assert importlib.import_module(command.module).run(args) == 0
+    assert "4 chunks, mse" in capsys.readouterr().out
+    assert json.loads((place / "o/open_loop.json").read_text())[0]["samples"] == 4
 
 
 def test_codec_and_grounding_are_taken_over_by_the_policy_run(place):
