@@ -22,7 +22,8 @@ from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.protocol import PolicyRequest
 from internvla_a1.policy.transforms import to_float
 
-LEAST_PIXELS, IN_SIGHT_PIXELS = 4, 9  # of a spot that is drawn; of a parcel that is more than half hidden behind the fingers there are fewer
+LEAST_PIXELS = 4
+IN_SIGHT_PIXELS = 9  # a parcel that is more than half hidden behind the fingers has fewer
 NEAR = 0.05  # picture widths: cameras hang a little otherwise in every episode, and a projected centre is none of a seen surface
 LIFTED = 0.05  # m over the belt, of a parcel's centre
 SLOWEST = 0.02  # m/s, of a belt that moves

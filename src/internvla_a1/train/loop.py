@@ -236,7 +236,6 @@ class _Run:
 def _quiet_unless(last: bool, accelerator: Any, module: nn.Module) -> Any:
     """Gradients travel between processes with the last part of a batch only."""
 
-
     return contextlib.nullcontext() if last else accelerator.no_sync(module)
 
 
@@ -244,5 +243,3 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
     """What must not change between a checkpoint and the run that goes on from it."""
     free = {"out", "save_every", "keep", "log_every", "budget_s", "threads"}
     return json.loads(json.dumps({k: v for k, v in config.to_dict().items() if k not in free}))
-
-

@@ -229,4 +229,3 @@ def grounding_scores(module: GroundingObjective, batches: Batches, first: int, s
         scores.append(module.head.scores(tokens, presence))
     recall, precision = np.mean(scores, 0)
     return float(recall), float(precision)
-

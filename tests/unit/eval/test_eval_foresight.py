@@ -108,7 +108,7 @@ def test_of_several_parcels_of_a_colour_the_one_that_is_meant_is_measured(tmp_pa
 
     def project(camera, position):
         assert camera == "overhead"
-        return position[:2].astype(float) + (0.01, 0.0)  # cameras do not hang as they should
+        return position[:2].astype(float) + np.array([0.01, 0.0])  # cameras do not hang as they should
 
     belt = Belt(project, 0.06)
     score = foresight_score(Both(AHEAD), dataset, 8, belt=belt)

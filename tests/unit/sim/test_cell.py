@@ -265,7 +265,7 @@ def test_a_parcel_is_seen_where_the_camera_projects_it(cell: Cell) -> None:
     for parcel in cell.scene().objects:
         where = cell.cameras.project("overhead", parcel.position)
         seen = spots(picture, list(COLORS).index(parcel.color))
-        if (0.05 < where).all() and (where < 0.95).all():
+        if (where > 0.05).all() and (where < 0.95).all():
             assert np.linalg.norm(seen - where, axis=1).min() < 0.02
             return
     pytest.fail("no parcel in sight")

@@ -70,7 +70,9 @@ def test_a_resumed_run_has_the_loss_curve_and_weights_of_an_uninterrupted_one_bi
 
 
 def test_with_muon_too_a_resumed_run_is_the_uninterrupted_one(place):
-    finals = [go(place, name, stop, optim={"lr": 1e-3, "muon": 0.01}) for name, stop in (("straight", None), ("halted", 3), ("halted", None))]
+    finals = [
+        go(place, name, stop, optim={"lr": 1e-3, "muon": 0.01}) for name, stop in (("straight", None), ("halted", 3), ("halted", None))
+    ]
     assert (place / "halted/metrics.jsonl").read_text() == (place / "straight/metrics.jsonl").read_text()
     assert same_weights(finals[0], finals[2])
     state = load_file(place / "straight/checkpoints/step-00000006/optimizer.safetensors")
@@ -131,7 +133,9 @@ def test_the_result_is_a_policy_that_fits_the_demo_arm(whole):
 
 
 def test_the_eval_command_measures_chunks_against_a_data_set(place, whole, capsys):
-    command, args = parse(["eval", "--weights", str(whole), "--open-loop", str(place / "demo"), "--samples", "4", "--out", str(place / "o")])
+    command, args = parse(
+        ["eval", "--weights", str(whole), "--open-loop", str(place / "demo"), "--samples", "4", "--out", str(place / "o")]
+    )
     assert importlib.import_module(command.module).run(args) == 0
     assert "4 chunks, mse" in capsys.readouterr().out
     assert json.loads((place / "o/open_loop.json").read_text())[0]["samples"] == 4
