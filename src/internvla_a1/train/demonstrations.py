@@ -29,6 +29,7 @@ from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.sim.urdf import parse_urdf
 
 LABEL_KEY = "label_valid"
+SLOW = 0.06  # m/s: there is time enough to get stuck
 PLANNED_STEPS = 4
 
 
@@ -51,6 +52,7 @@ class DemoOptions:
     cameras: tuple[str, ...] = ("overhead", "side", "wrist")
     speed: tuple[float, float] = (0.0, 0.25)
     still_share: float = 0.06
+    slow_share: float = 0.0  # of attempts whose belt is held below SLOW
     change_share: float = 0.3
     wide_share: float = 0.5
     reorder_share: float = 0.12
@@ -109,6 +111,8 @@ class Demonstrator:
         rng = np.random.default_rng((o.seed, number))
         wide = bool(rng.random() < o.wide_share)
         speed = 0.0 if rng.random() < o.still_share else float(rng.uniform(*o.speed))
+        if o.slow_share and rng.random() < o.slow_share:
+            speed = min(speed, float(rng.uniform(0.0, SLOW)))
         self.cell.reset(int(rng.integers(2**31)), self._start(rng, wide, speed))
         if wide or speed < 0.02:
             order_something(self.cell, rng)

@@ -40,6 +40,23 @@ def test_an_attempt_depends_on_its_number_only(demonstrator, attempt):
     assert episode.tasks == again.tasks
 
 
+def test_a_slow_share_holds_the_belt_back(demonstrator, monkeypatch):
+    starts = []
+
+    def reset(_, start):
+        starts.append(start)
+        raise InterruptedError  # how it starts is all that is asked
+
+    monkeypatch.setattr(demonstrator.cell, "reset", reset)
+    for options in (OPTIONS, replace(OPTIONS, slow_share=1.0)):
+        monkeypatch.setattr(demonstrator, "options", options)
+        for number in range(20):
+            with pytest.raises(InterruptedError):
+                demonstrator(number)
+    usual, slow = [s.belt_speed for s in starts[:20]], [s.belt_speed for s in starts[20:]]
+    assert min(usual) >= 0.06 > max(slow) and len(set(slow)) == 20
+
+
 def test_a_demonstration_has_every_view_and_follows_one_instruction(attempt):
     _, episode = attempt
     episode.check()
