@@ -10,6 +10,7 @@ import yaml
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
+from internvla_a1.data.features import SPEED_KEY, TARGET_KEY
 from internvla_a1.eval.ablation import ABLATIONS
 
 KINDS = ("policy", "codec", "grounding", "foresight")
@@ -80,9 +81,9 @@ class LossConfig:
     lambda_gen: float = 0.01
     grounding: float = 0.0
     target: float = 0.0
-    target_key: str = "privileged.target_position"
+    target_key: str = TARGET_KEY
     speed: float = 0.0
-    speed_key: str = "privileged.belt_speed"
+    speed_key: str = SPEED_KEY
     mask_padded_actions: bool = False  # the published loss counts the steps past the end of an episode
     object_weight: float = 25.0  # codec, foresight: extra weight of coloured pixels
     codec_noise: float = 0.0  # codec: of the latents that are decoded, in their standard deviations
@@ -152,6 +153,8 @@ class TrainConfig:
             raise ConfigError(f"ema must be in [0, 1), not {self.ema}")
         if self.optim.muon < 0.0:
             raise ConfigError(f"optim.muon is a learning rate, or 0 for AdamW alone, not {self.optim.muon}")
+        if self.optim.muon and self.optim.lr <= 0.0:
+            raise ConfigError(f"optim.muon follows optim.lr, which must be above 0, not {self.optim.lr}")
         if self.freeze.train_expert_only and self.freeze.train_vlm_only:
             raise ConfigError("train_expert_only and train_vlm_only leave nothing to train; choose one")
 

@@ -60,6 +60,7 @@ def test_one_step_moves_a_kernel_by_the_learning_rate_in_every_direction_and_lea
     assert torch.equal(net.conv_in.weight, twin.conv_in.weight) and torch.equal(net.inside.bias, twin.inside.bias)
 
 
-def test_a_learning_rate_below_zero_is_refused():
-    with pytest.raises(ConfigError, match=r"optim\.muon"):
-        build(TrainConfig, {"out": "x", "optim": {"muon": -0.1}}, "test")
+@pytest.mark.parametrize("optim, message", [({"muon": -0.1}, "not -0.1"), ({"muon": 0.1, "lr": 0.0}, "which must be above 0")])
+def test_learning_rates_that_cannot_be_are_refused(optim, message):
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, {"out": "x", "optim": optim}, "test")
