@@ -10,49 +10,30 @@ import argparse
 import time
 from statistics import median
 
-import numpy as np
-
-from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.resources import find
-from internvla_a1.core.robot import RobotSpec, load_robot
-from internvla_a1.core.types import ImageArray, Observation
+from internvla_a1.core.robot import load_robot
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.protocol import Committed, PolicyRequest
+from internvla_a1.policy.warming import TASK, MadeUpCameras
 
 WARM_UP = 3
 FROZEN = 2  # steps of the chunk before that will have run when the new one arrives
 
 
-class Film:
-    """Observations of a robot whose cameras see noise, period_s apart; the past of each has been the present before where that fits."""
-
-    def __init__(self, robot: RobotSpec, size: int, seed: int = 0) -> None:
-        self.robot, self.size = robot, size
-        self.random = np.random.default_rng(seed)
-        self.joints = np.array([0.5 * (joint.lower + joint.upper) for joint in robot.joints])
-
-    def at(self, stamp_s: float) -> Observation:
-        """Noise over the whole image, the arm near the middle of its range."""
-        shape = (self.size, self.size, 3)
-        pictures: dict[str, ImageArray | None] = {c.name: self.random.integers(0, 255, shape, dtype=np.uint8) for c in self.robot.cameras}
-        positions = self.joints + 0.01 * self.random.standard_normal(len(self.joints))
-        return Observation(nanoseconds(stamp_s), pictures, dict.fromkeys(pictures, 0.0), self.robot.joint_names, positions)
-
-
-def measure(policy: NetworkPolicy, film: Film, runs: int, task: str, chunked: bool, remembered: bool) -> list[float]:
+def measure(policy: NetworkPolicy, cameras: MadeUpCameras, runs: int, task: str, chunked: bool, remembered: bool) -> list[float]:
     """Seconds of every inference. chunked: with real-time chunking. remembered: the past frame's latents are at hand."""
     policy.reset()
     seconds: list[float] = []
-    past, committed, now = film.at(10.0), None, 10.0
+    past, committed, now = cameras.at(10.0), None, 10.0
     for i in range(WARM_UP + runs):
         now += policy.history_s
-        seen = film.at(now)
+        seen = cameras.at(now)
         request = PolicyRequest(seen, past, task, i, committed, seed=i)
         start = time.perf_counter()
         chunk = policy.infer(request).chunk
         seconds.append(time.perf_counter() - start)
-        past = seen if remembered else film.at(now + 0.01)
+        past = seen if remembered else cameras.at(now + 0.01)
         committed = Committed(chunk.positions[1:], FROZEN) if chunked else None
     return seconds[WARM_UP:]
 
@@ -64,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
-    parser.add_argument("--task", default="put the red box in the left bin")
+    parser.add_argument("--task", default=TASK)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--runs must be at least 1, --size at least 16")
     robot = load_robot(find(args.robot))
     policy = NetworkPolicy(robot, find(args.weights), dtype=args.dtype, threads=args.threads)
-    film = Film(robot, args.size)
+    cameras = MadeUpCameras(robot, args.size)
     print(f"{'':<46} {'median':>9} {'95 %':>9} {'worst':>9}  ms, {args.threads} threads, {args.runs} chunks")
     for chunked in (False, True):
         for remembered in (True, False):
-            times = sorted(measure(policy, film, args.runs, args.task, chunked, remembered))
+            times = sorted(measure(policy, cameras, args.runs, args.task, chunked, remembered))
             name = ("with" if chunked else "without") + " chunking, past " + ("at hand" if remembered else "to be encoded")
             p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
             print(f"{name:<46} {1e3 * median(times):>9.1f} {1e3 * p95:>9.1f} {1e3 * times[-1]:>9.1f}")

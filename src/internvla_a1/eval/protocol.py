@@ -68,6 +68,8 @@ class Protocol:
         """What differs from the default, in short."""
         plain = Protocol()
         changed = {k: v for k, v in asdict(self).items() if v != getattr(plain, k)}
+        if self.delay_s < 0:
+            changed["delay_s"] = "measured"
         return " ".join(f"{k}={v}" for k, v in changed.items()) or "default"
 
     def cell_config(self) -> CellConfig:

@@ -11,6 +11,7 @@ from internvla_a1.core.robot import RobotSpec
 from internvla_a1.policy.devices import prepare_device
 from internvla_a1.policy.protocol import Policy
 from internvla_a1.policy.registry import KINDS
+from internvla_a1.policy.warming import warm_up
 from internvla_a1.ros.params import flag, integer, number, text
 
 
@@ -33,10 +34,15 @@ class PolicyParams:
 
 
 def build_policy(params: PolicyParams, robot: RobotSpec, make: Callable[..., Policy]) -> Policy:
-    """Raises ConfigError or CheckpointError with path and reason; the node then stays unconfigured."""
+    """A network policy comes warm: its first chunk takes no longer than the others.
+
+    Raises ConfigError, CheckpointError or InferenceError with path and reason; the node then stays unconfigured.
+    """
     if params.policy != "network":
         return make(params.policy, robot)
     if not params.checkpoint:
         raise ConfigError("the network policy needs the parameter checkpoint: a weights folder, see model_weights/README.md")
     device = prepare_device(params.device, params.threads)
-    return make("network", robot, weights=find(params.checkpoint), device=device, noise_scale=params.noise_scale)
+    policy = make("network", robot, weights=find(params.checkpoint), device=device, noise_scale=params.noise_scale)
+    warm_up(policy, params.realtime_chunking, params.instruction)
+    return policy
