@@ -18,6 +18,7 @@ from internvla_a1.model.checkpoint import open_checkpoint
 from internvla_a1.policy.expert import ExpertPolicy
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.protocol import Policy, PolicyRequest
+from internvla_a1.policy.warming import warm_up
 from internvla_a1.sim.cell import Cell
 
 
@@ -31,6 +32,7 @@ def load_policy(weights: str, robot: RobotSpec, steps: int = 0, noise_scale: flo
     arm = str(open_checkpoint(folder, verify=False).config.get("ablation", "full"))
     if arm != "full":
         restore(policy.model, arm, Path(folder).parent)
+    warm_up(policy, guided=True)  # delays are measured, and the first chunk would be an outlier
     return policy
 
 
