@@ -6,8 +6,6 @@ longest of the last delays is what real-time chunking counts on.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from internvla_a1.core.clock import nanoseconds
@@ -34,22 +32,18 @@ class MadeUpCameras:
         return Observation(nanoseconds(stamp_s), pictures, dict.fromkeys(pictures, 0.0), self.robot.joint_names, positions)
 
 
-def warm_up(policy: Policy, guided: bool, instruction: str = "") -> tuple[float, float]:
+def warm_up(policy: Policy, guided: bool, instruction: str = "") -> None:
     """Two chunks as at a robot's start, and the pictures of the first: the past to be encoded, then at hand and, if `guided`, continuing.
 
-    instruction: one of the length to be expected, since shapes depend on it. Returns the seconds of both; the policy has forgotten
-    them. Raises what `infer` and `decode` raise.
+    instruction: one of the length to be expected, since shapes depend on it. The policy has forgotten all afterwards. Raises what `infer`
+    and `decode` raise.
     """
     cameras = MadeUpCameras(policy.robot)
     task, step_s = instruction or TASK, max(policy.history_s, policy.robot.control_dt_s)
-    began = time.perf_counter()
-    first = policy.infer(PolicyRequest(cameras.at(0.5 * step_s), cameras.at(0.0), task, 1, want_images=True, seed=0))
-    between = time.perf_counter()
+    past, seen, later = (cameras.at(i * step_s) for i in range(3))
+    first = policy.infer(PolicyRequest(seen, past, task, 1, want_images=True, seed=0))
     if first.foresight is not None:
         policy.decode(first.foresight)
     committed = Committed(first.chunk.positions[1:], 1) if guided else None
-    again = time.perf_counter()
-    seen = cameras.at(1.5 * step_s)
-    policy.infer(PolicyRequest(seen, cameras.at(0.5 * step_s), task, 2, committed, want_images=True, seed=1))
+    policy.infer(PolicyRequest(later, seen, task, 2, committed, want_images=True, seed=1))
     policy.reset()
-    return between - began, time.perf_counter() - again

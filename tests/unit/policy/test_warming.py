@@ -39,8 +39,7 @@ class Listening(NetworkPolicy):
 @pytest.mark.parametrize("guided", [True, False])
 def test_the_next_chunk_is_that_of_a_fresh_policy(folder: Path, guided: bool) -> None:
     fresh, warm = NetworkPolicy(make_robot(), folder), Listening(make_robot(), folder)
-    seconds = warm_up(warm, guided, "put the green box in the right bin")
-    assert len(seconds) == 2 and min(seconds) > 0
+    warm_up(warm, guided, "put the green box in the right bin")
     first, second = warm.asked
     assert first.committed is None and (second.committed is not None) == guided
     assert second.past.stamp_ns == first.observation.stamp_ns and second.instruction == "put the green box in the right bin"
