@@ -15,8 +15,8 @@ from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.data.processes import leave_with_parent
 from internvla_a1.eval.closed_loop import Loop, Outcome
-from internvla_a1.eval.drivers import load_policy
 from internvla_a1.eval.intervals import Share
+from internvla_a1.eval.policies import load_policy
 from internvla_a1.eval.protocol import Protocol
 from internvla_a1.sim.cell import Cell
 

@@ -17,10 +17,10 @@ from internvla_a1.core.robot import load_robot
 from internvla_a1.data.features import TARGET_KEY
 from internvla_a1.data.reader import open_dataset
 from internvla_a1.eval.campaign import Case, evaluate
-from internvla_a1.eval.drivers import load_policy
 from internvla_a1.eval.films import failure_films
 from internvla_a1.eval.foresight import Belt, foresight_score
 from internvla_a1.eval.open_loop import open_loop
+from internvla_a1.eval.policies import load_policy
 from internvla_a1.eval.protocol import MODES, Protocol
 from internvla_a1.eval.report import write_report
 from internvla_a1.policy.network import NetworkPolicy

@@ -10,9 +10,9 @@ import numpy as np
 from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.scene import Order
 from internvla_a1.core.types import ActionChunk
-from internvla_a1.eval.arms import Arm, DirectArm, ExecutorArm, collision_gate
-from internvla_a1.eval.drivers import cameras_of
+from internvla_a1.eval.arms import LEAD_S, Arm, DirectArm, ExecutorArm, collision_gate
 from internvla_a1.eval.observing import History, observe
+from internvla_a1.eval.policies import cameras_of
 from internvla_a1.eval.protocol import Protocol, order_something, start
 from internvla_a1.policy.commitment import Commitments
 from internvla_a1.policy.protocol import Policy, PolicyRequest
@@ -48,9 +48,9 @@ class Outcome:
 class Loop:
     """Runs episodes in one cell with one policy."""
 
-    def __init__(self, cell: Cell, policy: Policy, protocol: Protocol) -> None:
+    def __init__(self, cell: Cell, policy: Policy, protocol: Protocol, gated: bool = True) -> None:
         self.cell, self.policy, self.protocol = cell, policy, protocol
-        self._gate = collision_gate(cell.robot) if protocol.executor else None
+        self._gate = collision_gate(cell.robot) if protocol.executor and gated else None
         self._light = cell.model.light_diffuse.copy()
 
     def arm(self) -> Arm:
@@ -59,15 +59,18 @@ class Loop:
 
     def episode(self, seed: int, each_tick: Callable[[Cell], None] | None = None) -> Outcome:
         """A function of (weights, protocol, seed) unless the delay is the measured one. each_tick: for films."""
-        cell, protocol, policy = self.cell, self.protocol, self.policy
-        rng = start(cell, protocol, seed)
-        policy.reset()
-        state = _State(self, rng, seed)
+        cell, protocol = self.cell, self.protocol
+        state = self.begin(start(cell, protocol, seed), seed)
         while cell.time_s < protocol.limit_s * protocol.orders and not state.ended:
             state.tick()
             if each_tick is not None:
                 each_tick(cell)
         return state.outcome()
+
+    def begin(self, rng: np.random.Generator, seed: int) -> _State:
+        """In the cell as it now is. rng: of what happens to the policy. seed: of its noise."""
+        self.policy.reset()
+        return _State(self, rng, seed)
 
 
 class _State:
@@ -79,7 +82,7 @@ class _State:
         self._cameras = cameras_of(loop.policy)
         self._dt = loop.policy.robot.control_dt_s
         self._history = History(loop.policy.history_s)
-        self._commitments = Commitments(margin_s=0.0)
+        self._commitments = Commitments(margin_s=LEAD_S if loop.protocol.executor else 0.0)
         self._coming: tuple[float, ActionChunk] | None = None  # (arrival time, chunk)
         self._now_s = 0.0  # the cell's own time comes in whole control periods and may lag behind by one
         self._next_s, self._chunk_id = 0.0, 0

@@ -6,6 +6,7 @@ chunk by then, so the new chunk has to begin with them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -50,7 +51,11 @@ class Commitments:
         self._answered = True
 
     def steps(self, stamp_ns: int, dt_s: float) -> Committed | None:
-        """Committed steps on the grid of a chunk observed at `stamp_ns`, None where nothing is left to follow."""
+        """Committed steps on the grid of a chunk observed at `stamp_ns`, None where nothing is left to follow.
+
+        A step that the arm is on its way to at the take-over is frozen too where it is less than half a step away: another place for
+        it would be a jerk.
+        """
         plan = self._plan()
         if plan is None:
             return None
@@ -58,7 +63,7 @@ class Commitments:
         if count < 1 or stamp_ns < plan.stamp_ns:
             return None
         ahead = np.asarray(seconds(stamp_ns - plan.stamp_ns) + (np.arange(count) + 1) * dt_s, np.float64)
-        frozen = min(count, int((self.delay_s + 1e-6) / dt_s))
+        frozen = min(count, math.ceil((self.delay_s - 1e-6) / dt_s - 0.5))
         return Committed(_at(plan, ahead), frozen)
 
     def _plan(self) -> ActionChunk | None:

@@ -33,13 +33,11 @@ SLOW = 0.06  # m/s: there is time enough to get stuck
 PLANNED_STEPS = 4
 
 
-class Driver(Protocol):
-    """A policy that drives first. delay: ticks from an observation to the arrival of its chunk, at least 1."""
+class Leader(Protocol):
+    """A policy that drives first."""
 
-    delay: int
-
-    def __call__(self, cell: Cell, instruction: str) -> ActionChunk:
-        """What to follow from now on."""
+    def begin(self, cell: Cell, rng: np.random.Generator, delay_s: float, executor: bool) -> Callable[[], None]:
+        """What moves the cell by one period. delay_s: from an observation to its chunk. executor: chunks go through the executor's core."""
         ...
 
 
@@ -64,8 +62,9 @@ class DemoOptions:
     any_shape: float = 0.6  # share of orders that name the colour alone
     limit_s: float = 24.0
     tail_s: float = 0.5
-    takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a driver drives before the expert finishes
-    driver_delays: tuple[int, ...] = (1,)  # of which every attempt draws one: ticks that a driver's inference takes
+    takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a leader drives before the expert finishes
+    lead_delays_s: tuple[float, ...] = (0.02, 0.03, 0.04, 0.06)  # of which every attempt draws one: what a leader's inference takes
+    executor_share: float = 0.75  # of attempts whose leader moves the arm through the executor's core, as on a robot
     lead_frames: int = 15  # frames kept from before the take-over, for the history
 
     def to_dict(self) -> dict:
@@ -84,20 +83,20 @@ def demo_features(robot: RobotSpec, options: DemoOptions, video: bool) -> tuple[
 
 @dataclass(frozen=True)
 class DemoBuild:
-    """Picklable: makes a `Demonstrator` in the process where it will work. driver: makes the policy that drives first, or None."""
+    """Picklable: makes a `Demonstrator` in the process where it will work. leader: makes the policy that drives first, or None."""
 
     options: DemoOptions
-    driver: Callable[[], Driver] | None = None
+    leader: Callable[[], Leader] | None = None
 
     def __call__(self) -> Maker:
-        return Demonstrator(self.options, self.driver() if self.driver else None)
+        return Demonstrator(self.options, self.leader() if self.leader else None)
 
 
 class Demonstrator:
     """Owns one cell and plays attempts in it. Attempt n depends on (options, n) only."""
 
-    def __init__(self, options: DemoOptions, driver: Driver | None = None) -> None:
-        self.options, self.driver = options, driver
+    def __init__(self, options: DemoOptions, leader: Leader | None = None) -> None:
+        self.options, self.leader = options, leader
         config = load_cell_config()
         self.cell = Cell(replace(config, image_size=options.image_size, orders=replace(config.orders, any_shape=options.any_shape)))
         self.robot = self.cell.robot
@@ -117,9 +116,9 @@ class Demonstrator:
         if wide or speed < 0.02:
             order_something(self.cell, rng)
         attempt = _Attempt(self, rng, orders=1 if wide or speed < 0.04 else o.orders)
-        if self.driver is not None:
-            self.driver.delay = int(rng.choice(o.driver_delays))
-            attempt.drive(self.driver, float(rng.uniform(*o.takeover_s)))
+        if self.leader is not None:
+            delay_s, executor = float(rng.choice(o.lead_delays_s)), bool(rng.random() < o.executor_share)
+            attempt.lead(self.leader.begin(self.cell, rng, delay_s, executor), float(rng.uniform(*o.takeover_s)))
         return attempt.finish(speed)
 
     def _start(self, rng: np.random.Generator, wide: bool, speed: float) -> Start:
@@ -150,14 +149,13 @@ class _Attempt:
         self._tasks: list[str] = []
         self._chunk_id = 0
 
-    def drive(self, driver: Driver, seconds: float) -> None:
+    def lead(self, move: Callable[[], None], seconds: float) -> None:
         """Let the policy drive; only the last frames are kept, for the history, and their labels do not count."""
         end = self._cell.time_s + seconds
         while self._cell.time_s < end and not self._cell.score.finished:
-            text = self._text()
-            chunk = driver(self._cell, text)
-            self._note(text, chunk.positions[0], self._cell.scene(), valid=False)
-            self._send(chunk.positions)
+            _, joints, _, _ = self._cell.joint_state()
+            self._note(self._text(), joints, self._cell.scene(), valid=False)
+            move()
         keep = self._options.lead_frames
         for values in (*self._columns.values(), *self._frames.values(), self._tasks):
             del values[: max(0, len(values) - keep)]

@@ -49,14 +49,14 @@ def record_demonstrations(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("LP_NUM_THREADS", "1")  # the software GL's own threads
     robot = load_robot(find(robot_file))
-    driver = None
+    leader = None
     named = options.to_dict()
     if dagger is not None:
-        from internvla_a1.eval.drivers import NetworkDriver
+        from internvla_a1.eval.leading import LeaderBuild
 
-        driver = NetworkDriver(str(dagger), robot_file)
-        named["dagger"] = driver.fingerprint()
+        leader = LeaderBuild(str(dagger), robot_file)
+        named["dagger"] = leader.fingerprint()
     features, fps = demo_features(robot, options, video), round(1 / robot.control_dt_s, 6)
-    plan = Plan(out, episodes, DemoBuild(options, driver), named, features, fps, robot.embodiment, video)
+    plan = Plan(out, episodes, DemoBuild(options, leader), named, features, fps, robot.embodiment, video)
     with counting(f"recording {out.name}", episodes) as report:
         return record(plan, processes, report)

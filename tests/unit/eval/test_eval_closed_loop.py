@@ -14,12 +14,14 @@ from internvla_a1.eval import cli
 from internvla_a1.eval.campaign import Case, Result, evaluate
 from internvla_a1.eval.closed_loop import Loop, Outcome
 from internvla_a1.eval.intervals import Share, difference
+from internvla_a1.eval.leading import Leader
 from internvla_a1.eval.observing import History, observe
-from internvla_a1.eval.protocol import Protocol
+from internvla_a1.eval.protocol import Protocol, order_something
 from internvla_a1.eval.report import to_json, write_report
 from internvla_a1.policy.expert import ExpertPolicy
 from internvla_a1.policy.protocol import PolicyResult
 from internvla_a1.sim.cell import Cell
+from internvla_a1.sim.cell import Episode as Start
 
 SMALL = 16
 
@@ -86,6 +88,9 @@ def test_inference_is_asked_every_few_steps_and_not_before_the_last_chunk_arrive
 def test_asynchronous_execution_commits_the_steps_of_the_delay_and_blocking_stands_still_meanwhile(cell):
     _, requests = play(cell, delay_s=0.2, limit_s=1.6)
     assert requests[0].committed is None and {r.committed.frozen for r in requests[2:]} == {3}
+    for executor, frozen in ((False, 0), (True, 1)):  # it plans a little ahead: the first step, after 67 ms, is then as good as reached
+        _, requests = play(cell, delay_s=0.03, executor=executor, limit_s=1.6)
+        assert {r.committed.frozen for r in requests[2:]} == {frozen}
     assert all(r.committed is None for r in play(cell, delay_s=0.2, rtc=False, limit_s=1.0)[1])
     moved = []
     seen = []
@@ -130,6 +135,21 @@ def test_through_the_executor_several_orders_are_sorted_one_after_the_other(cell
 def test_an_arm_whose_policy_falls_silent_is_stopped_and_given_back(cell):
     outcome, _ = play(cell, executor=True, delay_s=0.6, rtc=False, limit_s=4.0)
     assert outcome.stops >= 2
+
+
+def test_a_leader_drives_a_cell_that_others_have_reset_as_an_episode_would(cell):
+    policy, rng = Watched(ExpertPolicy(cell.robot, steps=12)), np.random.default_rng(0)
+    for executor in (False, True):
+        cell.reset(3, Start(belt_speed=0.0, prefill_y=-0.2))
+        order_something(cell, rng)
+        policy.requests.append("of before")
+        moves, before = Leader(policy).begin(cell, rng, 0.06, executor), cell.joint_state()[1]
+        for _ in range(15):
+            moves()
+        assert cell.time_s == pytest.approx(15 * cell.robot.control_dt_s, abs=0.01)
+        assert np.abs(cell.joint_state()[1] - before).max() > 0.05
+        assert policy.requests[0].committed is None and {r.committed.frozen for r in policy.requests[2:]} == {1}
+        assert (sum(cell.violations.values()) == 0) or not executor
 
 
 def test_history_shows_the_past_or_the_present(cell):

@@ -23,6 +23,14 @@ def test_committed_rows_are_the_old_plan_on_the_new_chunks_grid():
     assert got.frozen == 2, "a delay of 0.25 s covers two whole steps"
 
 
+@pytest.mark.parametrize("delay_s, frozen", [(0.0, 0), (0.04, 0), (0.06, 1), (0.1, 1), (0.15, 1), (0.16, 2), (0.24, 2), (0.26, 3)])
+def test_a_step_less_than_half_a_step_after_the_takeover_is_committed_too(delay_s, frozen):
+    c = Commitments(margin_s=0.0)
+    c.sent(chunk(10.0, 1), nanoseconds(10.0 + delay_s))
+    c.executing(1)
+    assert c.steps(nanoseconds(10.1), DT).frozen == frozen
+
+
 def test_the_delay_expected_is_the_longest_of_the_last_ten_and_the_margin():
     c = Commitments(margin_s=0.02)
     for k in range(12):

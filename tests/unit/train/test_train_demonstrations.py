@@ -6,10 +6,6 @@ import numpy as np
 import pytest
 
 from internvla_a1.core.scene import parse_order
-from internvla_a1.core.types import ActionChunk
-from internvla_a1.eval.drivers import _Driver
-from internvla_a1.policy.protocol import PolicyResult
-from internvla_a1.sim.cell import Episode as Start
 from internvla_a1.train.demonstrations import ACTION_KEY, LABEL_KEY, STATE_KEY, TARGET_KEY, Demonstrator, DemoOptions
 
 OPTIONS = DemoOptions(seed=3, image_size=32, speed=(0.06, 0.12), still_share=0.0, wide_share=1.0, pulse_rates=(0.06,), reorder_share=0.0)
@@ -74,16 +70,18 @@ def test_the_arm_reaches_what_the_labels_ask_for_and_lifts_the_parcel(attempt):
     assert height.max() > height[0] + 0.05
 
 
-def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label(demonstrator):
-    class Holds:
-        """A driver that stays where it is."""
+class Holds:
+    """A leader that stays where it is, remembering what it was begun with."""
 
-        delay = 1
+    def __init__(self):
+        self.begun = []
 
-        def __call__(self, cell, text):
-            names, joints, _, _ = cell.joint_state()
-            return ActionChunk(cell.stamp_ns, 0, names, cell.robot.control_dt_s, np.tile(joints, (4, 1)))
+    def begin(self, cell, rng, delay_s, executor):
+        self.begun.append((delay_s, executor))
+        return lambda: cell.advance(cell.robot.control_dt_s)
 
+
+def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label():
     led = Demonstrator(OPTIONS, Holds())
     episode = next(e for e in (led(n) for n in range(6)) if e is not None)
     valid = episode.columns[LABEL_KEY][:, 0]
@@ -91,58 +89,9 @@ def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label(d
     assert 1 <= lead <= OPTIONS.lead_frames and (valid[:lead] == 0).all() and (valid[lead:] == 1).all()
 
 
-class Counts:
-    """A policy whose n-th chunk has 100 n + k in row k."""
-
-    history_s = 0.4
-
-    def __init__(self, robot):
-        self.robot, self.asked = robot, 0
-
-    def reset(self):
-        self.asked = 0
-
-    def infer(self, request):
-        self.asked += 1
-        rows = np.repeat(100.0 * self.asked + np.arange(16.0)[:, None], len(self.robot.joint_names), 1)
-        observation = request.observation
-        chunk = ActionChunk(observation.stamp_ns, request.chunk_id, observation.joint_names, self.robot.control_dt_s, rows)
-        return PolicyResult(chunk)
-
-
-@pytest.mark.parametrize(
-    "delay, rows",
-    [
-        (1, [None, 101, 102, 201, 202, 301, 302, 401]),  # asked at every second tick, followed from the next one on
-        (3, [None, None, None, 103, 104, 105, 203, 204]),  # row k is for k ticks after the observation, however late it comes
-    ],
-)
-def test_a_driver_follows_a_chunk_from_the_row_that_is_due_when_it_arrives(demonstrator, delay, rows):
-    cell = demonstrator.cell
-    cell.reset(0, Start(belt_speed=0.0))
-    driver = _Driver(Counts(cell.robot), cell.robot, execute=2)
-    driver.delay = delay
-    followed = []
-    for _ in rows:
-        first = driver(cell, "put the red box in the left bin").positions[0, 0]
-        followed.append(float(first) if first >= 100 else None)
-        cell.advance(cell.robot.control_dt_s)
-    assert followed == rows
-
-
-def test_every_attempt_draws_how_long_its_driver_takes(demonstrator):
-    drawn = []
-
-    class Notes:
-        delay = 1
-
-        def __call__(self, cell, text):
-            drawn.append(self.delay)
-            _, joints, _, _ = cell.joint_state()
-            return ActionChunk(cell.stamp_ns, 0, cell.robot.joint_names, cell.robot.control_dt_s, np.tile(joints, (4, 1)))
-
-    options = replace(OPTIONS, takeover_s=(0.1, 0.1), driver_delays=(1, 6), limit_s=0.2)
-    led = Demonstrator(options, Notes())
-    for number in range(6):
+def test_every_attempt_draws_how_long_its_leader_takes_and_by_which_way_it_moves_the_arm():
+    leader = Holds()
+    led = Demonstrator(replace(OPTIONS, takeover_s=(0.1, 0.1), lead_delays_s=(0.03, 0.4), executor_share=0.5, limit_s=0.2), leader)
+    for number in range(12):
         led(number)
-    assert set(drawn) == {1, 6}
+    assert set(leader.begun) == {(d, e) for d in (0.03, 0.4) for e in (False, True)}
