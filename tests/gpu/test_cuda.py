@@ -15,7 +15,7 @@ from internvla_a1.model.example import example_batch
 from internvla_a1.model.inputs import read_batch
 from internvla_a1.model.loading import prepare
 from internvla_a1.model.verify import verify_folder
-from internvla_a1.policy.rtc import Guidance, soft_mask
+from internvla_a1.policy.rtc import Guidance, Prefix, soft_mask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 VARIANTS = ("3b", "2b", "tiny")
@@ -121,10 +121,11 @@ def test_real_time_chunking_is_part_of_the_graph(variant: str) -> None:
     config, batch, noise = plain.config, example_batch(plain.config), noise_for(plain)
     for seed in range(3):
         target = torch.randn(config.chunk, config.action_dim, generator=torch.Generator().manual_seed(seed))
-        hook = Guidance(target, soft_mask(config.chunk, 2, 4), config.used_action_dim, 4.0)
-        there = hook.over(tuple(t.to(CUDA) for t in hook.tensors))
-        expected = plain.predict(batch, noise, velocity_hook=there).padded_actions
-        assert torch.allclose(expected, fast.predict(batch, noise, velocity_hook=there).padded_actions, atol=5e-5)
+        guidance = Guidance(target, soft_mask(config.chunk, 2, 4), config.used_action_dim, 4.0)
+        for hook in (guidance, Prefix(target, torch.arange(config.chunk) < 2 + seed)):
+            there = hook.over(tuple(t.to(CUDA) for t in hook.tensors))
+            expected = plain.predict(batch, noise, velocity_hook=there).padded_actions
+            assert torch.allclose(expected, fast.predict(batch, noise, velocity_hook=there).padded_actions, atol=5e-5)
     assert not torch.allclose(expected, fast.predict(batch, noise).padded_actions, atol=1e-2)
 
 

@@ -122,6 +122,7 @@ class ModelConfig:
     residual_foresight: bool = False  # the future as the present with changes: a small head need not draw what stays as it is
     motion_tokens: bool = False  # a token of the present also holds what was in its cells before: motion in one place, not two
     state_change: bool = False  # state values behind the joints': their change since one step ago, so that a moving arm is known as one
+    prefix_steps: int = 0  # committed steps that training has put before the steps to come, at most; 0: published, guided at inference
     lambda_gen: float = 0.01
     min_period: float = 0.004
     max_period: float = 4.0
@@ -131,6 +132,8 @@ class ModelConfig:
             raise ConfigError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
         if self.rope_sections is not None and sum(self.rope_sections) != self.head_dim // 2:
             raise ConfigError(f"rotary sections {self.rope_sections} must add up to half of head_dim {self.head_dim}")
+        if not 0 <= self.prefix_steps < self.chunk:
+            raise ConfigError(f"prefix_steps must be at least 0 and below the chunk's {self.chunk}, not {self.prefix_steps}")
         if self.codec.grid % self.scale_factor:
             raise ConfigError(f"a {self.codec.grid}-cell latent is not divisible by scale_factor {self.scale_factor}")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from internvla_a1.model.cache import KVCache
 from internvla_a1.model.config import ModelConfig
 from internvla_a1.model.cpu.kernels import ExpertKernels
-from internvla_a1.model.flow import VelocityHook, integrate, time_embedding, time_steps
+from internvla_a1.model.flow import FixedHook, VelocityHook, integrate, time_embedding, time_steps
 from internvla_a1.model.heads import ActionHead
 from internvla_a1.model.layout import Layout
 from internvla_a1.model.mixture import FRESH, Buffers, Mixture, Rope
@@ -35,6 +35,7 @@ class Denoiser:
             self.buffers = Buffers.allocate(config, config.act, layout.batch, layout.chunk, layout.length, like)
         self._layout: Layout | None = None
         self._biases: dict[tuple[int, bool], dict[float, Tensor]] = {}
+        self._known_bias: Tensor | None = None
         self.cos = self.sin = like
         self._state: tuple[Tensor, Rope] | None = None  # taken, and still to be run
         self.mask: Tensor | None = None
@@ -93,9 +94,10 @@ class Denoiser:
     def forget_weights(self) -> None:
         """Drop what was computed from weights that may have changed."""
         self._biases.clear()
+        self._known_bias = None
 
     def step(self, x: Tensor, time_bias: Tensor, buffers: Buffers = FRESH) -> Tensor:
-        """x: (B, chunk, action_dim), time_bias: (1 or B, 1, width) -> velocity, like x. Differentiable without buffers."""
+        """x: (B, chunk, action_dim), time_bias: (1 or B, 1 or chunk, width) -> velocity, like x. Differentiable without buffers."""
         static = buffers.x is not None
         h = self.head.embed(x, time_bias, buffers.x, buffers.normed).to(self.dtype)
         kernels = self.mixture.kernels
@@ -123,13 +125,23 @@ class Denoiser:
         self.x.copy_(noise)
         biases = self.biases(count, rounded)
         if hook is not None:
-            self.finish_state()
-            self.cache.unpack()
-            return integrate(
-                lambda x, t: self.step(x, biases[t] if t in biases else self._bias_at(t, rounded)), self.x, count, hook
-            ).clone()
+            if not isinstance(hook, FixedHook) or hook.differentiates:
+                self.finish_state()
+                self.cache.unpack()
+
+            def velocity(x: Tensor, t: float, known: Tensor | None = None) -> Tensor:
+                bias = biases[t] if t in biases else self._bias_at(t, rounded)
+                return self.step(x, bias if known is None else torch.where(known[:, None], self.known_bias(), bias))
+
+            return integrate(velocity, self.x, count, hook).clone()
         _, step = time_steps(count)
         return self.run(self.x, list(biases.values()), step, self.buffers).clone()
+
+    def known_bias(self) -> Tensor:
+        """Of steps that are actions already: time 0."""
+        if self._known_bias is None:
+            self._known_bias = self._bias_at(0.0, False)
+        return self._known_bias
 
     def _bias_at(self, time: float, rounded: bool) -> Tensor:
         return self.time_bias(torch.tensor([time], device=self.device), rounded)

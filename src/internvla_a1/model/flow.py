@@ -5,16 +5,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-VelocityField = Callable[[Tensor, float], Tensor]  # (x (B, chunk, dims), t) -> velocity
+
+class VelocityField(Protocol):
+    """Where a noisy chunk goes."""
+
+    def __call__(self, x: Tensor, t: float, known: Tensor | None = None) -> Tensor:
+        """x: (B, chunk, dims) at time t -> velocity, alike. known: (chunk,) true for steps that are actions already (time 0)."""
+        ...
+
+
 VelocityHook = Callable[[VelocityField, Tensor, float], Tensor]  # replaces the plain call at every step
 
 
 class FixedHook(ABC):
     """A hook that does the same to whatever its tensors hold, so that it can be part of a CUDA graph."""
+
+    differentiates = True  # calls the velocity field under autograd
 
     @property
     @abstractmethod
@@ -47,7 +58,7 @@ def time_steps(count: int) -> tuple[list[float], float]:
 
 
 def time_embedding(time: Tensor, width: int, min_period: float, max_period: float) -> Tensor:
-    """(B,) -> (B, width) [sin | cos] of 2 pi t / period, width / 2 periods spaced evenly in the logarithm; angles in float64."""
+    """(...) -> (..., width) [sin | cos] of 2 pi t / period, width / 2 periods spaced evenly in the logarithm; angles in float64."""
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
     period = min_period * (max_period / min_period) ** fraction
     angle = (2 * math.pi / period) * time.double().unsqueeze(-1)
@@ -60,9 +71,20 @@ def sample_time(count: int, generator: torch.Generator | None = None, device: to
     return 0.999 * uniform ** (1 / 1.5) + 0.001
 
 
+def sample_prefix(chosen: Tensor, most: int) -> Tensor:
+    """Uniform numbers in [0, 1) -> how many steps of a chunk are known already, 0 to `most`, short ones more often."""
+    return ((most + 1) * chosen * chosen).floor().long()
+
+
+def step_times(time: Tensor, prefix: Tensor, chunk: int) -> Tensor:
+    """time, prefix: (...) -> (..., chunk) times of the steps: 0 for the first `prefix`, which are known, else the chunk's time."""
+    known = torch.arange(chunk, device=time.device) < prefix[..., None]
+    return torch.where(known, 0.0, time[..., None])
+
+
 def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """actions, noise: (B, chunk, dims), time: (B,) -> x_t and the velocity to learn."""
-    t = time[:, None, None]
+    """actions, noise: (B, chunk, dims), time: (B,) or (B, chunk) -> x_t and the velocity to learn."""
+    t = time.view(len(time), -1, 1)
     return t * noise + (1 - t) * actions, noise - actions
 
 

@@ -22,7 +22,7 @@ from internvla_a1.policy.instruction import clean_instruction
 from internvla_a1.policy.latent_memory import LatentMemory
 from internvla_a1.policy.pipeline import Pipeline, make_pipeline
 from internvla_a1.policy.protocol import Committed, PolicyRequest, PolicyResult
-from internvla_a1.policy.rtc import Guidance, RtcSettings, committed_rows, soft_mask
+from internvla_a1.policy.rtc import Guidance, Prefix, RtcSettings, committed_rows, soft_mask
 
 MOST_NOISE = 2.0
 
@@ -157,6 +157,9 @@ class NetworkPolicy:
             return None, None, 0
         rows, covered = committed_rows(torch.from_numpy(positions), horizon, frozen)
         target = self.pipeline.normalised_actions(rows.float(), state)
+        if 0 < frozen <= self.model.config.prefix_steps:
+            known = torch.arange(horizon) < frozen
+            return Prefix(target.to(self.device), known.to(self.device)), rows.numpy(), frozen
         weights = soft_mask(horizon, frozen, covered)
         limit = self.rtc.max_guidance or float(self.steps)
         hook = Guidance(target.to(self.device), weights.to(self.device), len(state), limit)

@@ -1,6 +1,9 @@
-"""Real-time chunking (arXiv 2506.07339): the new chunk keeps what is already committed and bends away from it smoothly.
+"""Real-time chunking: the new chunk keeps what is already committed and bends away from it smoothly.
 
-The paper integrates from noise (tau = 0) to data (tau = 1); this model from noise at t = 1 to data at t = 0 with velocity
+`Guidance` (arXiv 2506.07339) does so to any flow, at inference. `Prefix` (arXiv 2512.05964) is for a model that was trained with
+committed steps before the steps to come (ModelConfig.prefix_steps), and needs no gradient.
+
+The first paper integrates from noise (tau = 0) to data (tau = 1); this model from noise at t = 1 to data at t = 0 with velocity
 noise - action, so tau = 1 - t and the correction changes its sign. Everything here is in the model's own space:
 normalised, relative to the state where the mask says so, padded.
 """
@@ -91,6 +94,34 @@ class Guidance(FixedHook):
             missing = self.weights[None, :, None].to(x) * (wanted - expected[..., : self.dims].detach())
             (pull,) = torch.autograd.grad(expected[..., : self.dims], leaf, grad_outputs=missing)
         return v.detach() - guidance_weight(t, self.limit) * pull
+
+
+@dataclass(frozen=True)
+class Prefix(FixedHook):
+    """A velocity hook that shows the model the committed steps as they are, at time 0.
+
+    target: (horizon, action_dim); known: (horizon,) true for committed steps, whose own velocity leads them to the target.
+    """
+
+    target: Tensor
+    known: Tensor
+    differentiates = False
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.target, self.known
+
+    @property
+    def key(self) -> tuple:
+        return ("prefix",)
+
+    def over(self, tensors: tuple[Tensor, ...]) -> Prefix:
+        target, known = tensors
+        return Prefix(target, known)
+
+    def __call__(self, velocity: VelocityField, x: Tensor, t: float) -> Tensor:
+        known, target = self.known[:, None], self.target.to(x)
+        return torch.where(known, (x - target) / t, velocity(torch.where(known, target, x), t, self.known))
 
 
 def committed_rows(rows: Tensor, horizon: int, frozen: int) -> tuple[Tensor, int]:

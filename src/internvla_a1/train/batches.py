@@ -15,6 +15,7 @@ from internvla_a1.core.scene import COLORS
 from internvla_a1.data.mixture import Mixture
 from internvla_a1.eval.colors import color_of
 from internvla_a1.model.config import ModelConfig
+from internvla_a1.model.flow import sample_prefix, step_times
 from internvla_a1.policy.pipeline import state_change
 from internvla_a1.policy.statistics import FeatureStats
 from internvla_a1.policy.tokenizer import TextTokenizer
@@ -34,12 +35,21 @@ def random_of(seed: int, step: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng((seed, step, purpose))
 
 
-def draw_noise(seed: int, step: int, batch: int, draws: int, chunk: int, dims: int, part: slice) -> dict[str, Tensor]:
-    """noise (n, draws, chunk, dims) and time (n, draws) = 0.999 Beta(1.5, 1) + 0.001, of the part of the batch asked for."""
+def draw_noise(
+    seed: int, step: int, batch: int, draws: int, chunk: int, dims: int, part: slice, prefix_steps: int = 0
+) -> dict[str, Tensor]:
+    """noise (n, draws, chunk, dims) and time (n, draws) = 0.999 Beta(1.5, 1) + 0.001, of the part of the batch asked for.
+
+    With prefix_steps the times are those of every step, (n, draws, chunk): 0 for a prefix of so many at most, drawn anew each time.
+    """
     rng = random_of(seed, step, 1)
     noise = rng.standard_normal((batch, draws, chunk, dims), dtype=np.float32)[part]
     time = (0.999 * rng.random((batch, draws)) ** (1 / 1.5) + 0.001).astype(np.float32)[part]
-    return {NOISE: torch.from_numpy(noise), TIME: torch.from_numpy(time)}
+    drawn = {NOISE: torch.from_numpy(noise), TIME: torch.from_numpy(time)}
+    if prefix_steps:
+        chosen = torch.from_numpy(rng.random((batch, draws))[part])
+        drawn[TIME] = step_times(drawn[TIME], sample_prefix(chosen, prefix_steps), chunk)
+    return drawn
 
 
 @dataclass(frozen=True)

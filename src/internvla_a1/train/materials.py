@@ -50,8 +50,9 @@ def make_model(config: TrainConfig) -> InternVLAA1:
     choice = config.model
     if choice.init:
         model = load_model(find(choice.init), dtype=torch.float32, compat="consistent", kernels=False).requires_grad_(True)
-        if choice.changes:
-            raise ConfigError("model.changes and model.init exclude each other: the sizes come from the weights")
+        if set(choice.changes) - {"prefix_steps"}:
+            raise ConfigError("model.init takes no model.changes but prefix_steps: the sizes come from the weights")
+        model.config = replace(model.config, **choice.changes)
     else:
         made = SIZES[choice.size]
         sizes = made(**_plain(choice.changes)) if choice.size == "tiny" else replace(made(), **_plain(choice.changes))

@@ -153,15 +153,18 @@ def joint_pass(
     recompute: bool,
     compiled: bool = False,
 ) -> JointPass:
-    """noise: (B, R, chunk, action_dim), time: (B, R), latents: (B, V, 3, 16, h, w) of past, now and future frames."""
+    """noise: (B, R, chunk, action_dim). time: (B, R), or (B, R, chunk) with 0 for steps that are known.
+
+    latents: (B, V, 3, 16, h, w) of past, now and future frames.
+    """
     inputs = read_batch(model.config, batch, model.device)
     layout = model.layout(inputs, published=False)
     draws, past = noise.shape[1], layout.past
     actions = batch["action"].to(model.device, torch.float32)
-    flat_noise, flat_time = noise.flatten(0, 1), time.flatten()
+    flat_noise, flat_time = noise.flatten(0, 1), time.reshape(len(noise) * draws, -1)  # (B R, 1 or chunk)
     x_t, _ = noisy_actions(actions.repeat_interleave(draws, 0), flat_noise, flat_time)
     embedding = time_embedding(flat_time, model.config.act.hidden, model.config.min_period, model.config.max_period)
-    tokens = model.action_head.embed(x_t, model.action_head.time_bias(embedding)[:, None]).to(model.compute_dtype)
+    tokens = model.action_head.embed(x_t, model.action_head.time_bias(embedding)).to(model.compute_dtype)
     state = model.embed_state(inputs).repeat_interleave(draws, 0)
     act = torch.cat([state, tokens], dim=1).unflatten(0, (-1, draws)).flatten(1, 2)
     middle = model.embed_middle(latents.flatten(0, 1)[layout.views][:, :2], layout)
@@ -206,11 +209,13 @@ def flow_parts(
     latents: Tensor,
     action_is_pad: Tensor | None = None,
     cell_weight: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Parts:
     """`action`: squared velocity errors of the used action values; `gen`: squared latent errors of existing views.
 
     action_is_pad: (B, chunk) true for steps that do not count; None counts all, as published.
     cell_weight: (B, V, h, w) of the latent errors; None weighs all alike, as published.
+    known: (B, R, chunk) true for steps that were given, of which there is nothing to learn.
     """
     used = model.config.used_action_dim
     target = (noise - actions[:, None])[..., :used]
@@ -218,6 +223,8 @@ def flow_parts(
     weight = torch.ones_like(error[..., :1])
     if action_is_pad is not None:
         weight = weight * (~action_is_pad)[:, None, :, None]
+    if known is not None:
+        weight = weight * (~known)[..., None]
     future = latents[:, :, 2].flatten(0, 1)[joint.layout.views]
     wrong = (joint.predicted - future) ** 2
     cells = torch.ones_like(wrong[:, :1]) if cell_weight is None else cell_weight.flatten(0, 1)[joint.layout.views][:, None]

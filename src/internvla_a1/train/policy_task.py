@@ -14,7 +14,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.eval.ablation import ablate, ablated_latents, split_off
 from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
-from internvla_a1.model.config import StemConfig
+from internvla_a1.model.config import ModelConfig, StemConfig
 from internvla_a1.train.auxiliary import GroundingHead, SpeedHead, TargetHead, token_labels
 from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
@@ -54,11 +54,10 @@ class PolicyObjective(nn.Module):
         model, config = self.model, self.config
         latents = ablated_latents(self._latents(batch), config.ablation)
         noise, time = batch[NOISE], batch[TIME]
-        joint = joint_pass(
-            model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing, config.compile
-        )
+        joint = joint_pass(model, batch, noise, time, latents, self.target is not None, config.gradient_checkpointing, config.compile)
         pad = batch[IS_PAD] if config.loss.mask_padded_actions else None
-        parts = flow_parts(model, joint, batch["action"], noise, latents, pad, gen_weights(batch, latents, config.loss))
+        known = time == 0 if time.dim() == 3 else None
+        parts = flow_parts(model, joint, batch["action"], noise, latents, pad, gen_weights(batch, latents, config.loss), known)
         if self.grounding is not None and self._tokens is not None and self._stem is not None:
             parts |= grounding_parts(self.grounding, self._tokens, batch, self._stem)
             self._tokens = None
@@ -99,11 +98,12 @@ def grounding_parts(head: GroundingHead, tokens: Tensor, batch: Mapping[str, Ten
 class NoisyBatches:
     """Adds noise and times, drawn by the number of the batch."""
 
-    def __init__(self, batches: Batches, config: TrainConfig, chunk: int, dims: int) -> None:
-        self._batches, self._config, self._chunk, self._dims = batches, config, chunk, dims
+    def __init__(self, batches: Batches, config: TrainConfig, model: ModelConfig) -> None:
+        self._batches, self._config, self._model = batches, config, model
 
     def __call__(self, step: int, size: int, part: slice) -> dict[str, Tensor]:
-        drawn = draw_noise(self._config.seed, step, size, self._config.noise_draws, self._chunk, self._dims, part)
+        model, config = self._model, self._config
+        drawn = draw_noise(config.seed, step, size, config.noise_draws, model.chunk, model.action_dim, part, model.prefix_steps)
         return {**self._batches(step, size, part), **drawn}
 
 
@@ -131,7 +131,7 @@ class PolicyTask:
         # on a CPU the backward pass of torch's fused attention takes several times that of plain products
         model.set_attention("sdpa" if torch.cuda.is_available() else "products")
         batches = make_batches(config, self.materials, latents=True)
-        self.batches: Batches = NoisyBatches(batches, config, model.config.chunk, model.config.action_dim)
+        self.batches: Batches = NoisyBatches(batches, config, model.config)
         if (config.loss.target or config.loss.speed) and not isinstance(batches, CachedBatches):
             raise ConfigError("loss.target and loss.speed need data.cache")
         target_scale = _target_scale(batches) if config.loss.target else None

@@ -140,6 +140,22 @@ def test_committed_steps_are_repeated_exactly_and_the_rest_leans_towards_them(po
     assert np.abs(chunk.positions[3] - held[3]).mean() < np.abs(free[3] - held[3]).mean()
 
 
+def test_a_model_trained_with_a_prefix_is_shown_it_without_a_gradient(tiny: NetworkPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = np.linspace(0, 0.1, 8)[:, None] * np.ones(7)
+    guided = tiny.infer(ask(tiny, committed=Committed(held, 3))).chunk
+    monkeypatch.setattr(tiny.model, "config", replace(tiny.model.config, prefix_steps=4))
+    differentiated = []
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: differentiated.append(1))
+    shown = tiny.infer(ask(tiny, committed=Committed(held, 3))).chunk
+    assert shown.frozen_steps == 3 and np.array_equal(shown.positions[:3], held[:3])
+    assert np.isfinite(shown.positions).all() and not np.allclose(shown.positions[3:], guided.positions[3:], atol=1e-4)
+    assert not differentiated
+    monkeypatch.undo()
+    monkeypatch.setattr(tiny.model, "config", replace(tiny.model.config, prefix_steps=2))
+    longer = tiny.infer(ask(tiny, committed=Committed(held, 3))).chunk  # than training showed: guided, as a published model is
+    assert np.allclose(longer.positions, guided.positions, atol=1e-6)
+
+
 @pytest.mark.parametrize(("rows", "frozen"), [(3, 5), (8, 8), (8, 50), (20, 30), (1, 0), (0, 4)])
 def test_delays_beyond_what_is_committed_or_beyond_the_horizon_are_handled(tiny: NetworkPolicy, rows: int, frozen: int) -> None:
     held = np.linspace(0, 0.1, rows)[:, None] * np.ones(7)
