@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from internvla_a1.train.sources import OpenSource
 
 FLUSH_EVERY = 25  # episodes between two marks of progress
 FLUSHED_BATCHES = 32  # the same for what is derived from pictures
+NEVER = 2**30  # steps
 
 
 @contextlib.contextmanager
@@ -51,7 +53,7 @@ class Cache:
 
     images (N, V, S, S, 3) uint8; state, action (N, D) float32; first, last (N,): bounds of the frame's episode; task (N,)
     index into tasks; target (N, 3) m, NaN where unknown; speed (N,) m/s of the belt or None;
-    usable: frames that may be trained on.
+    led (N,): steps from a frame to the first one of its episode whose action may be imitated, 0 if that is itself, NEVER if none follows.
     """
 
     images: np.ndarray
@@ -63,8 +65,17 @@ class Cache:
     tasks: tuple[str, ...]
     target: np.ndarray
     speed: np.ndarray | None
-    usable: np.ndarray
+    led: np.ndarray
     folder: Path
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: frames that may be trained on."""
+        return self.led == 0
+
+    def learnable(self, prefix_steps: int) -> np.ndarray:
+        """Numbers of the frames that may be trained on, with the steps up to the first that may be imitated as a known prefix."""
+        return np.flatnonzero(self.led <= prefix_steps)
 
     def at(self, frames: np.ndarray, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """(n, len(offsets)) frame numbers held inside their episodes, and which had to be."""
@@ -148,11 +159,18 @@ def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: s
         if label_key in known:
             usable[rows] = numbers[label_key][:, 0] > 0.5
         task[rows] = [tasks.setdefault(dataset.instruction(e, t), len(tasks)) for t in range(entry.length)]
+    told = np.array([bool(t.strip()) for t in tasks])[task]
+    led = np.where(told, steps_to(usable & told, starts), NEVER)
     first = np.repeat(starts[:-1], np.diff(starts))
     last = np.repeat(starts[1:] - 1, np.diff(starts))
-    texts = tuple(tasks)
-    usable &= np.array([bool(t.strip()) for t in texts])[task]
-    return Cache(images, state, action, first, last, task, texts, target, speed, usable, folder)
+    return Cache(images, state, action, first, last, task, tuple(tasks), target, speed, led, folder)
+
+
+def steps_to(wanted: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(N,) bool -> (N,) steps from every frame to the next wanted one of its episode, NEVER if there is none."""
+    places = np.where(wanted, np.arange(len(wanted)), NEVER)
+    following = np.concatenate([np.minimum.accumulate(places[a:b][::-1])[::-1] for a, b in itertools.pairwise(starts)])
+    return np.where(following == NEVER, NEVER, following - np.arange(len(wanted)))
 
 
 def build_latents(cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128) -> np.ndarray:

@@ -150,12 +150,14 @@ class _Attempt:
         self._chunk_id = 0
 
     def lead(self, move: Callable[[], None], seconds: float) -> None:
-        """Let the policy drive; only the last frames are kept, for the history, and their labels do not count."""
-        end = self._cell.time_s + seconds
-        while self._cell.time_s < end and not self._cell.score.finished:
-            _, joints, _, _ = self._cell.joint_state()
-            self._note(self._text(), joints, self._cell.scene(), valid=False)
+        """Let the policy drive; only the last frames are kept, with what the arm was told: no label, but what a chunk is committed to."""
+        cell, score = self._cell, self._cell.score
+        end = cell.time_s + seconds
+        while cell.time_s < end and score.finished < self._orders and not (score.missed or score.sorted_wrong):
+            _, joints, _, _ = cell.joint_state()
+            self._note(self._text(), joints, cell.scene(), valid=False)
             move()
+            self._columns[ACTION_KEY][-1] = cell.controller.sample(cell.time_s).positions
         keep = self._options.lead_frames
         for values in (*self._columns.values(), *self._frames.values(), self._tasks):
             del values[: max(0, len(values) - keep)]
@@ -163,7 +165,7 @@ class _Attempt:
     def finish(self, speed: float) -> Episode | None:
         """The expert works until the orders are decided. Raises nothing: a demonstration that fails is None."""
         cell, options = self._cell, self._options
-        start, done_at, decided = cell.time_s, None, 0
+        start, done_at, decided = cell.time_s, None, cell.score.finished
         while cell.time_s - start < options.limit_s:
             self._tick()
             if cell.score.finished > decided:

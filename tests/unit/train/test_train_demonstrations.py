@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from internvla_a1.core.scene import parse_order
+from internvla_a1.core.types import ActionChunk
+from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.train.demonstrations import ACTION_KEY, LABEL_KEY, STATE_KEY, TARGET_KEY, Demonstrator, DemoOptions
 
 OPTIONS = DemoOptions(seed=3, image_size=32, speed=(0.06, 0.12), still_share=0.0, wide_share=1.0, pulse_rates=(0.06,), reorder_share=0.0)
@@ -87,6 +89,52 @@ def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label()
     valid = episode.columns[LABEL_KEY][:, 0]
     lead = int((valid == 0).sum())
     assert 1 <= lead <= OPTIONS.lead_frames and (valid[:lead] == 0).all() and (valid[lead:] == 1).all()
+
+
+def test_frames_before_a_take_over_hold_what_the_arm_was_told():
+    class Turns(Holds):
+        """A leader that turns the base by 0.02 rad a period."""
+
+        def begin(self, cell, rng, delay_s, executor):
+            _, start, _, _ = cell.joint_state()
+            self.told = [start]
+
+            def move():
+                ahead = self.told[-1] + np.eye(len(start))[0] * 0.02
+                self.told.append(ahead)
+                chunk = ActionChunk(
+                    cell.stamp_ns, len(self.told), cell.robot.joint_names, cell.robot.control_dt_s, ahead[None].repeat(2, 0)
+                )
+                cell.controller.accept(to_trajectory(chunk), cell.time_s)
+                cell.advance(cell.robot.control_dt_s)
+
+            return move
+
+    leader = Turns()
+    led = Demonstrator(replace(OPTIONS, takeover_s=(0.5, 0.5)), leader)
+    episode = next(e for e in (led(n) for n in range(6)) if e is not None)
+    lead = int((episode.columns[LABEL_KEY] == 0).sum())
+    assert lead >= 7
+    np.testing.assert_allclose(episode.columns[ACTION_KEY][:lead], np.array(leader.told)[-lead:], atol=1e-3)
+
+
+def test_a_leader_may_go_on_to_the_next_order_and_the_expert_finishes_that():
+    class Sorts(Holds):
+        """Stays where it is, and is given the credit for a first parcel."""
+
+        def begin(self, cell, rng, delay_s, executor):
+            def move():
+                cell.advance(cell.robot.control_dt_s)
+                cell.score.sorted_correct = max(cell.score.sorted_correct, 1)
+
+            return move
+
+    leader = Sorts()
+    led = Demonstrator(replace(OPTIONS, wide_share=0.0, orders=2, takeover_s=(1.0, 1.0)), leader)
+    episode = next(e for e in (led(n) for n in range(8)) if e is not None)
+    assert episode.extra["sorted"] == 2
+    once = Demonstrator(replace(OPTIONS, orders=1, takeover_s=(1.0, 1.0)), leader)
+    assert all(once(n) is None for n in range(3)), "the leader left nothing to show"
 
 
 def test_every_attempt_draws_how_long_its_leader_takes_and_by_which_way_it_moves_the_arm():
