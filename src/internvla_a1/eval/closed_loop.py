@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.scene import Order
 from internvla_a1.core.types import ActionChunk
@@ -82,7 +83,7 @@ class _State:
         self._cameras = cameras_of(loop.policy)
         self._dt = loop.policy.robot.control_dt_s
         self._history = History(loop.policy.history_s)
-        self._commitments = Commitments(margin_s=LEAD_S if loop.protocol.executor else 0.0)
+        self._commitments = Commitments(LEAD_S, ExecutorConfig().blend_s) if loop.protocol.executor else Commitments(0.0, 0.0)
         self._coming: tuple[float, ActionChunk] | None = None  # (arrival time, chunk)
         self._now_s = 0.0  # the cell's own time comes in whole control periods and may lag behind by one
         self._next_s, self._chunk_id = 0.0, 0

@@ -74,7 +74,7 @@ class PolicyNode(ManagedNode):
         self._params = params
         self._robot = load_robot(find(params.robot))
         self._policy = build_policy(params, self._robot, self._make)
-        self._commitments = Commitments(params.delay_margin_s)
+        self._commitments = Commitments(params.delay_margin_s, params.fade_s)
         self._history: History[Observation] = History(REMEMBERED)
         self._scenes = SceneReader()
         self._scene: Scene | None = None
@@ -179,10 +179,14 @@ class PolicyNode(ManagedNode):
             self._commitments.sent(chunk, self.now().stamp_ns)
         self._error = ""
         self.diagnostics.count("chunks")
-        self.diagnostics.update({
-            "inference_ms": 1e3 * took, "delay_ms": 1e3 * self._commitments.delay_s, "frozen_steps": chunk.frozen_steps,
-            "instruction": request.instruction,
-        })
+        self.diagnostics.update(
+            {
+                "inference_ms": 1e3 * took,
+                "delay_ms": 1e3 * self._commitments.delay_s,
+                "frozen_steps": chunk.frozen_steps,
+                "instruction": request.instruction,
+            }
+        )
         if result.foresight is not None and self._is_looked_at(request.observation.stamp_ns):
             decoded = self._policy.decode(result.foresight)
             self._foresights.publish(convert.foresight_msg(decoded))

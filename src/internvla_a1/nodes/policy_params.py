@@ -31,6 +31,7 @@ class PolicyParams:
     noise_scale: float = number(1.0, "", 0.0, 2.0, "Of the flow's noise; 0: the same chunk for the same observation, and calmer motion")
     realtime_chunking: bool = flag(True, "Begin every chunk with the steps that will have run by the time it arrives", live=True)
     delay_margin_s: float = number(0.02, "s", 0.0, 0.5, "Added to the measured delay of inference: transport and one executor tick")
+    fade_s: float = number(0.05, "s", 0.0, 1.0, "The executor's blend_s: how long a new chunk takes to replace the one before")
 
 
 def build_policy(params: PolicyParams, robot: RobotSpec, make: Callable[..., Policy]) -> Policy:

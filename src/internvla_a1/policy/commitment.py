@@ -22,9 +22,9 @@ KEPT = 8  # chunks that the executor may still be following
 class Commitments:
     """Remembers the chunks that were sent and what the executor says of them. Stamps are the node clock's, ns."""
 
-    def __init__(self, margin_s: float = 0.02) -> None:
-        """margin_s: transport and one tick of the executor, added to the measured delay."""
-        self._margin_s = margin_s
+    def __init__(self, margin_s: float = 0.02, fade_s: float = 0.05) -> None:
+        """margin_s: transport and one tick of the executor, added to the measured delay. fade_s: of the executor between two chunks."""
+        self._margin_s, self._fade_s = margin_s, fade_s
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self.clear()
 
@@ -53,8 +53,8 @@ class Commitments:
     def steps(self, stamp_ns: int, dt_s: float) -> Committed | None:
         """Committed steps on the grid of a chunk observed at `stamp_ns`, None where nothing is left to follow.
 
-        A step that the arm is on its way to at the take-over is frozen too where it is less than half a step away: another place for
-        it would be a jerk.
+        The step that the arm is on its way to when the chunk takes over is frozen too where it is less than half a step away: another
+        place for it would be a jerk. A prefix goes on to the step after the fade, so that nothing is left to fade, and is never empty.
         """
         plan = self._plan()
         if plan is None:
@@ -64,7 +64,8 @@ class Commitments:
             return None
         ahead = np.asarray(seconds(stamp_ns - plan.stamp_ns) + (np.arange(count) + 1) * dt_s, np.float64)
         frozen = min(count, math.ceil((self.delay_s - 1e-6) / dt_s - 0.5))
-        return Committed(_at(plan, ahead), frozen)
+        shown = min(count, max(1, math.ceil((self.delay_s + self._fade_s - 1e-6) / dt_s)))
+        return Committed(_at(plan, ahead), frozen, shown)
 
     def _plan(self) -> ActionChunk | None:
         """The chunk in execution: what the executor reports, or the newest if it has not reported since that was sent."""

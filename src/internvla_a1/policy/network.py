@@ -150,20 +150,25 @@ class NetworkPolicy:
         if positions.ndim != 2 or positions.shape[1] != len(state) or not np.isfinite(positions).all():
             raise InferenceError(f"committed steps must be finite and (steps, {len(state)}), got {positions.shape}")
         horizon = self.model.config.chunk
-        frozen = min(max(committed.frozen, 0), horizon)
+        frozen, shown = (min(max(n, 0), horizon) for n in (committed.frozen, committed.shown or committed.frozen))
+        if 0 < shown <= self.model.config.prefix_steps:
+            return self._prefix(positions, shown, state)
         if self.rtc.soft_steps >= 0:
             positions = positions[: frozen + self.rtc.soft_steps]
         if not len(positions):
             return None, None, 0
         rows, covered = committed_rows(torch.from_numpy(positions), horizon, frozen)
         target = self.pipeline.normalised_actions(rows.float(), state)
-        if 0 < frozen <= self.model.config.prefix_steps:
-            known = torch.arange(horizon) < frozen
-            return Prefix(target.to(self.device), known.to(self.device)), rows.numpy(), frozen
         weights = soft_mask(horizon, frozen, covered)
         limit = self.rtc.max_guidance or float(self.steps)
         hook = Guidance(target.to(self.device), weights.to(self.device), len(state), limit)
         return hook, rows.numpy(), frozen
+
+    def _prefix(self, positions: FloatArray, shown: int, state: Tensor) -> tuple[Prefix, FloatArray, int]:
+        horizon = self.model.config.chunk
+        rows, _ = committed_rows(torch.from_numpy(positions), horizon, shown)
+        target, known = self.pipeline.normalised_actions(rows.float(), state), torch.arange(horizon) < shown
+        return Prefix(target.to(self.device), known.to(self.device)), rows.numpy(), shown
 
     def _foresight(self, request: PolicyRequest, latents: np.ndarray) -> Foresight:
         present = self._present(request.observation)

@@ -12,15 +12,17 @@ from internvla_a1.core.types import ActionChunk, FloatArray, Foresight, Observat
 
 @dataclass(frozen=True)
 class Committed:
-    """Steps of the chunk in execution that will run before the new chunk can arrive (arXiv 2506.07339).
+    """Steps of the chunk in execution that will run before the new chunk can take over (arXiv 2506.07339).
 
     positions: (steps, joints), absolute targets on the new chunk's own time grid: row k is for
     observation.stamp + (k + 1) * dt. The first `frozen` rows will be executed whatever the policy says; the rest is
-    what the arm would do without a new chunk.
+    what the arm would do without a new chunk. shown: rows for a policy that takes them as a prefix (ModelConfig.prefix_steps), up to
+    where the new chunk has taken over altogether; 0: as many as `frozen`.
     """
 
     positions: FloatArray
     frozen: int
+    shown: int = 0
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,16 @@ def test_a_step_less_than_half_a_step_after_the_takeover_is_committed_too(delay_
     assert c.steps(nanoseconds(10.1), DT).frozen == frozen
 
 
+@pytest.mark.parametrize(
+    "fade_s, delay_s, shown", [(0.0, 0.0, 1), (0.0, 0.1, 1), (0.0, 0.11, 2), (0.05, 0.04, 1), (0.05, 0.06, 2), (0, 9, 9)]
+)
+def test_a_prefix_reaches_to_the_step_after_the_fade_and_is_never_empty(fade_s, delay_s, shown):
+    c = Commitments(margin_s=0.0, fade_s=fade_s)
+    c.sent(chunk(10.0, 1), nanoseconds(10.0 + delay_s))
+    c.executing(1)
+    assert c.steps(nanoseconds(10.1), DT).shown == shown
+
+
 def test_the_delay_expected_is_the_longest_of_the_last_ten_and_the_margin():
     c = Commitments(margin_s=0.02)
     for k in range(12):

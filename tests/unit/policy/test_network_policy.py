@@ -148,6 +148,8 @@ def test_a_model_trained_with_a_prefix_is_shown_it_without_a_gradient(tiny: Netw
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: differentiated.append(1))
     shown = tiny.infer(ask(tiny, committed=Committed(held, 3))).chunk
     assert shown.frozen_steps == 3 and np.array_equal(shown.positions[:3], held[:3])
+    more = tiny.infer(ask(tiny, committed=Committed(held, 0, shown=4))).chunk
+    assert more.frozen_steps == 4 and np.array_equal(more.positions[:4], held[:4])
     assert np.isfinite(shown.positions).all() and not np.allclose(shown.positions[3:], guided.positions[3:], atol=1e-4)
     assert not differentiated
     monkeypatch.undo()
