@@ -62,7 +62,7 @@ class DemoOptions:
     any_shape: float = 0.6  # share of orders that name the colour alone
     limit_s: float = 24.0
     tail_s: float = 0.5
-    takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a leader drives before the expert finishes
+    takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a leader drives before the expert finishes, times the number of orders
     lead_delays_s: tuple[float, ...] = (0.02, 0.03, 0.04, 0.06)  # of which every attempt draws one: what a leader's inference takes
     executor_share: float = 0.75  # of attempts whose leader moves the arm through the executor's core, as on a robot
     lead_frames: int = 15  # frames kept from before the take-over, for the history
@@ -115,10 +115,11 @@ class Demonstrator:
         self.cell.reset(int(rng.integers(2**31)), self._start(rng, wide, speed))
         if wide or speed < 0.02:
             order_something(self.cell, rng)
-        attempt = _Attempt(self, rng, orders=1 if wide or speed < 0.04 else o.orders)
+        orders = 1 if wide or speed < 0.04 else o.orders
+        attempt = _Attempt(self, rng, orders)
         if self.leader is not None:
             delay_s, executor = float(rng.choice(o.lead_delays_s)), bool(rng.random() < o.executor_share)
-            attempt.lead(self.leader.begin(self.cell, rng, delay_s, executor), float(rng.uniform(*o.takeover_s)))
+            attempt.lead(self.leader.begin(self.cell, rng, delay_s, executor), orders * float(rng.uniform(*o.takeover_s)))
         return attempt.finish(speed)
 
     def _start(self, rng: np.random.Generator, wide: bool, speed: float) -> Start:
