@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from train_made_up import SIDE, SMALL, inputs_of, small_config, write_demo
+from train_made_up import SIDE, SMALL, config_of, inputs_of, write_demo
 
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.core.resources import find
@@ -22,7 +22,7 @@ from internvla_a1.policy.transforms.numbers import ACTION, STATE
 from internvla_a1.train.auxiliary import SpeedHead, token_labels
 from internvla_a1.train.batches import LATENTS, OBJECTS, SPEED, draw_noise, shifted
 from internvla_a1.train.cli import run_training
-from internvla_a1.train.config import FreezeConfig, LossConfig, OptimConfig, TrainConfig, build, load_train_config
+from internvla_a1.train.config import FreezeConfig, LossConfig, OptimConfig, TrainConfig, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
 from internvla_a1.train.materials import gather, make_batches, make_model
 from internvla_a1.train.objective import Scaled, compiled_layer, flow_parts, gen_weights, joint_pass, view_balance
@@ -35,10 +35,6 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
     write_demo(folder / "demo")
     return folder
-
-
-def config_of(place, **changes):
-    return build(TrainConfig, {**small_config(place), **changes}, "test")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from train_made_up import SMALL, inputs_of, small_config, write_demo
+from train_made_up import SMALL, config_of, inputs_of, small_config, write_demo
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.model import load_model
@@ -12,7 +12,6 @@ from internvla_a1.policy.rtc import Prefix
 from internvla_a1.train.batches import draw_noise
 from internvla_a1.train.cache import NEVER, steps_to
 from internvla_a1.train.cli import run_training
-from internvla_a1.train.config import TrainConfig, build
 from internvla_a1.train.materials import make_model
 from internvla_a1.train.objective import flow_parts, joint_pass
 from internvla_a1.train.policy_task import PolicyTask
@@ -23,10 +22,6 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prefix")
     write_demo(folder / "demo")
     return folder
-
-
-def config_of(place, **changes):
-    return build(TrainConfig, {**small_config(place), **changes}, "test")
 
 
 @pytest.fixture(scope="module")

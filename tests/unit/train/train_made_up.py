@@ -13,6 +13,7 @@ from internvla_a1.data.writer import write_dataset
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.flow import sample_time
 from internvla_a1.model.inputs import read_batch
+from internvla_a1.train.config import TrainConfig, build
 
 SIDE = 32
 COLORS = {"red": (217, 25, 23), "green": (25, 168, 51), "blue": (31, 69, 224)}
@@ -62,6 +63,11 @@ def small_config(tmp_path: Path, kind: str = "policy", **changes) -> dict:
         "augment": {"gain": 0.05, "color": 0.01, "state": 0.02},
     }  # fmt: skip
     return {**values, **changes}
+
+
+def config_of(place: Path, **changes) -> TrainConfig:
+    """`small_config` with other values, as a TrainConfig."""
+    return build(TrainConfig, {**small_config(place), **changes}, "test")
 
 
 def inputs_of(model, batch=3, draws=1, seed=0):
