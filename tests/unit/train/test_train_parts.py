@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from train_made_up import SIDE, SMALL, config_of, inputs_of, write_demo
+from train_made_up import SIDE, SMALL, config_of, inputs_of
 
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.core.resources import find
@@ -28,18 +28,6 @@ from internvla_a1.train.materials import gather, make_batches, make_model
 from internvla_a1.train.objective import Scaled, compiled_layer, flow_parts, gen_weights, joint_pass, view_balance
 from internvla_a1.train.policy_task import freeze
 from internvla_a1.train.schedule import MovingAverage, optimizer, rate
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parts")
-    write_demo(folder / "demo")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return make_model(config_of(place)).train()
 
 
 def test_one_draw_gives_the_losses_of_the_model(model):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from train_made_up import SMALL, config_of, inputs_of, small_config, write_demo
+from train_made_up import SMALL, config_of, inputs_of, small_config
 
 from internvla_a1.core.errors import ConfigError
 from internvla_a1.model import load_model
@@ -15,18 +15,6 @@ from internvla_a1.train.cli import run_training
 from internvla_a1.train.materials import make_model
 from internvla_a1.train.objective import flow_parts, joint_pass
 from internvla_a1.train.policy_task import PolicyTask
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prefix")
-    write_demo(folder / "demo")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(place):
-    return make_model(config_of(place)).train()
 
 
 def test_known_steps_are_shown_as_they_are_and_the_others_get_the_velocity_that_inference_would_have(model):

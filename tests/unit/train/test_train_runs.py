@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from train_made_up import SIDE, SMALL, inputs_of, small_config, write_demo
+from train_made_up import SIDE, SMALL, inputs_of, small_config
 
 from internvla_a1.cli import parse
 from internvla_a1.core.errors import CheckpointError, ConfigError, InternVLAError
@@ -37,13 +37,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    write_demo(folder / "demo")
-    return folder
 
 
 def go(place, name, stop_after=None, **changes):
