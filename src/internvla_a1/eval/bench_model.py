@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1.core.errors import ConfigError
-from internvla_a1.eval.model_flops import stage_flops
 from internvla_a1.model.config import ModelConfig, config_2b, config_3b, tiny_config
 from internvla_a1.model.cpu.kernels import ExpertKernels
 from internvla_a1.model.cpu.library import instructions
@@ -148,11 +147,13 @@ def measure(config: ModelConfig, dtype: str, threads: int, runs: int, words: int
         for _ in range(runs):
             with watch("chunk"):
                 model.predict(batch, noise, past_latents=past)
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    from internvla_a1.eval.model_flops import stage_flops  # only now: with it torch loads triton, whose memory inference does not take
+
     flops = stage_flops(config, batch)
     native = stored == torch.bfloat16 and bfloat16_is_native(device)
     peak = matrix_peak(torch.bfloat16 if native else torch.float32, device)
     weights = sum(t.numel() * t.itemsize for t in [*model.parameters(), *model.buffers()])
-    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kernels = kernels_of(model)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Report(config.variant, dtype, threads, weights, memory, peak, native, has_vnni(), kernels, name, watch.seconds, flops)

@@ -33,6 +33,17 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias, out)
 
 
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Random values. On the meta device there are none: to draw them there, torch would load its compiler, 140 MB and a second or two."""
+    values = torch.empty(shape)
+    return values if values.is_meta else nn.init.normal_(values, std=std)
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """As nn.Embedding(rows, width), see `normal`."""
+    return nn.Embedding.from_pretrained(normal(rows, width), freeze=False)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     """F.linear with an optional result buffer."""
     if bias is not None and bias.dtype != x.dtype:

@@ -19,6 +19,7 @@ from internvla_a1.model.denoiser import Denoiser
 from internvla_a1.model.flow import FixedHook, VelocityHook, noisy_actions, time_embedding
 from internvla_a1.model.heads import ActionHead, LatentHead
 from internvla_a1.model.inputs import Inputs, read_batch
+from internvla_a1.model.layers import embedding
 from internvla_a1.model.layout import Layout, Layouts
 from internvla_a1.model.mixture import Mixture
 from internvla_a1.model.vision_internvl import InternVision
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from internvla_a1.model.cuda.graphs import ChunkGraphs
 
 COMPAT = ("published", "consistent")
+PIXELS_AT_ONCE = 2**17  # through the image tokenizer on a CPU
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class InternVLAA1(nn.Module):
         self.stored_dtype = torch.float32  # of the large matrices
         self.stage: Callable[[str], AbstractContextManager] = nullcontext  # benchmarks put a stopwatch here
         self.graphs: ChunkGraphs | None = None  # set by precision.place on a CUDA device
-        self.embed_tokens = nn.Embedding(config.vocab, config.und.hidden)
+        self.embed_tokens = embedding(config.vocab, config.und.hidden)
         towers = {"qwen": QwenVision, "intern": InternVision, "stem": StemVision}
         self.vision = towers[config.vision.kind](config.vision, config.und.hidden)
         self.mixture = Mixture(config)
@@ -252,8 +254,14 @@ class InternVLAA1(nn.Module):
     def encode_frames(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> tokenizer latents (N, 16, h, w), float32."""
         size = self.config.codec.image
-        resized = F.interpolate(frames.float(), size=(size, size), mode="bilinear", align_corners=False)
-        return self.codec.encode(resized * 2 - 1).float()
+        at_once = len(frames)
+        if self.device.type == "cpu" and not torch.is_grad_enabled():  # a CPU is no faster with more, and would need room for all
+            at_once = max(1, PIXELS_AT_ONCE // size**2)
+        parts = []
+        for part in frames.split(at_once):
+            resized = F.interpolate(part.float(), size=(size, size), mode="bilinear", align_corners=False)
+            parts.append(self.codec.encode(resized * 2 - 1).float())
+        return torch.cat(parts)
 
     def frame_latents(self, inputs: Inputs, layout: Layout, past_latents: Tensor | None = None) -> Tensor:
         """(N, 2, 16, h, w) latents of past and present frame of every existing view."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from internvla_a1.model.attention import Attend, sdpa
 from internvla_a1.model.config import QwenVisionConfig
-from internvla_a1.model.layers import Linear, linear
+from internvla_a1.model.layers import Linear, embedding, linear
 from internvla_a1.model.positions import rotate
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class QwenVision(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
-        self.pos_embed = nn.Embedding(config.positions, config.hidden)
+        self.pos_embed = embedding(config.positions, config.hidden)
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config, width)
         self.attend: Attend = sdpa

@@ -6,11 +6,11 @@ in view but only what the task asks about.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internvla_a1.model.config import StemConfig
+from internvla_a1.model.layers import normal
 
 
 class StemVision(nn.Module):
@@ -23,7 +23,7 @@ class StemVision(nn.Module):
         self.mix = nn.Conv2d(config.hidden, config.hidden, 3, padding=1)
         self.merge = nn.Conv2d(config.hidden, width, config.merge, stride=config.merge)
         self.film = nn.Linear(config.text_tokens * width, 4 * config.hidden)
-        self.position_embeddings = nn.Parameter(torch.randn(1, config.tokens, width) * 0.02)
+        self.position_embeddings = nn.Parameter(normal(1, config.tokens, width, std=0.02))
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 

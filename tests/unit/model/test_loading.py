@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,23 @@ def published_folder(folder: Path, variant: str) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tiny_config.json").write_text(json.dumps(sizes_beside(model.config)))
     return folder
+
+
+@pytest.mark.parametrize("variant", ["3b", "2b", "tiny"])
+def test_a_model_is_loaded_and_asked_without_torchs_compiler(tmp_path: Path, variant: str) -> None:
+    """It would be a third of a policy node's memory, and a second or two of its start."""
+    folder = published_folder(tmp_path, variant) if variant != "tiny" else tmp_path
+    if variant == "tiny":
+        save_model(small_model(variant), folder)
+    work = f"""
+import sys
+from internvla_a1.model import load_model
+from internvla_a1.model.example import example_batch
+model = load_model({str(folder)!r})
+model.predict(example_batch(model.config))
+print("torch._dynamo" in sys.modules, "triton" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]
 
 
 def rewrite(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
