@@ -38,7 +38,10 @@ class ExpertSettings:
 
 @dataclass(frozen=True)
 class Memory:
-    """The last plan: tool states on the grid stamp_ns + k * dt, k = 0..steps, and the name of the parcel it was for."""
+    """The last plan: tool states on the grid stamp_ns + k * dt, k = 0..steps, and the name of the parcel it was for.
+
+    One state alone is how the arm is told to move at stamp_ns; nothing is committed then.
+    """
 
     stamp_ns: int = 0
     path: tuple[ToolState, ...] = ()
@@ -64,13 +67,18 @@ class Expert:
         tool = tool_position(self.arm, joints[:6])
         path = self._committed(joints, tool, memory, stamp_ns)
         task = self._task(scene, tool, tool_yaw(joints[:6]), float(joints[6]), order, memory)
-        rollout = Rollout(path[-1], task, s.motion, self.space, s.lag_s, s.committed * s.dt_s)
+        rollout = Rollout(path[-1], task, s.motion, self.space, s.lag_s, (len(path) - 1) * s.dt_s)
         while len(path) <= s.steps:
             for _ in range(SUBSTEPS):
                 rollout.step(s.dt_s / SUBSTEPS)
             path.append(rollout.state())
         targets = np.array([self._joints(state) for state in path[1:]])
         return targets, Memory(stamp_ns, tuple(path), task.grasp.name if task.grasp else "")
+
+    def told(self, before: FloatArray, after: FloatArray, apart_s: float) -> ToolState:
+        """The tool as joints (7,) that it was told to have, and how it moves on to others apart_s later."""
+        one, two = (np.array([*tool_position(self.arm, q[:6]), tool_yaw(q[:6]), q[6]]) for q in (before, after))
+        return ToolState(one, (two - one) / apart_s)
 
     def _joints(self, state: ToolState) -> FloatArray:
         six = tool_down_joints(self.arm, state.position, state.yaw)
@@ -80,6 +88,8 @@ class Expert:
         """Where the arm is told to be now and in the committed steps: by the last plan while the arm follows it, else where it is."""
         s = self.settings
         age = seconds(stamp_ns - memory.stamp_ns)
+        if len(memory.path) == 1 and age == 0:
+            return [*memory.path]
         planned = [self._planned(memory, age + k * s.dt_s) for k in range(s.committed + 1)]
         path = [p for p in planned if p is not None]
         if len(path) == len(planned) and np.linalg.norm(path[0].position - path[0].velocity[:3] * s.lag_s - tool) < s.adrift_m:

@@ -31,6 +31,7 @@ from internvla_a1.sim.urdf import parse_urdf
 LABEL_KEY = "label_valid"
 SLOW = 0.06  # m/s: there is time enough to get stuck
 PLANNED_STEPS = 4
+LOOK_S = 0.01  # over which a motion's velocity is taken
 
 
 class Leader(Protocol):
@@ -142,6 +143,7 @@ class _Attempt:
         self._owner, self._rng, self._orders = owner, rng, orders
         self._cell, self._options, self._dt = owner.cell, owner.options, owner.robot.control_dt_s
         self._memory = Memory()
+        self._taken_over = False
         self._rate = float(rng.choice(owner.options.pulse_rates))
         self._pulse, self._pulse_left = np.zeros(7), 0
         self._reorder_s = float(rng.uniform(0.3, 2.0)) if rng.random() < owner.options.reorder_share else np.inf
@@ -153,6 +155,7 @@ class _Attempt:
     def lead(self, move: Callable[[], None], seconds: float) -> None:
         """Let the policy drive; only the last frames are kept, with what the arm was told: no label, but what a chunk is committed to."""
         cell, score = self._cell, self._cell.score
+        self._taken_over = True
         end = cell.time_s + seconds
         while cell.time_s < end and score.finished < self._orders and not (score.missed or score.sorted_wrong):
             _, joints, _, _ = cell.joint_state()
@@ -189,10 +192,21 @@ class _Attempt:
             order_something(cell, self._rng)
         text, scene = self._text(), cell.scene()
         _, joints, _, _ = cell.joint_state()
-        memory = Memory(0, (), self._memory.target) if self._pulse_left else self._memory
+        memory = self._as_told() if self._pulse_left or self._taken_over else self._memory
+        self._taken_over = False
         targets, self._memory = self._owner._expert.plan(scene, joints, cell.order, memory, cell.stamp_ns)
         self._note(text, targets[0], scene, valid=bool(text))  # without an order there is nothing to imitate
         self._send(targets + self._disturbance())
+
+    def _as_told(self) -> Memory:
+        """Of an arm that somebody else moves: the expert goes on from that motion at once.
+
+        From rest it would let the arm stop first, and a policy that learned this from arms off their way, and asks anew before the
+        stop is over, would never get on.
+        """
+        controller, now = self._cell.controller, self._cell.time_s
+        before, after = (controller.sample(t).positions for t in (now, now + LOOK_S))
+        return Memory(self._cell.stamp_ns, (self._owner._expert.told(before, after, LOOK_S),), self._memory.target)
 
     def _disturbance(self) -> FloatArray:
         """(7,) added to every target while a pulse lasts; the label stays what the expert wants from where the arm then is."""

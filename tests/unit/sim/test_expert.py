@@ -10,7 +10,10 @@ from internvla_a1.core.types import ActionChunk, Observation
 from internvla_a1.policy.expert import ExpertPolicy
 from internvla_a1.policy.protocol import PolicyRequest
 from internvla_a1.sim.cell import Cell, Episode
+from internvla_a1.sim.expert import Memory
+from internvla_a1.sim.expert_setup import make_expert
 from internvla_a1.sim.runner import run_orders
+from internvla_a1.sim.urdf import parse_urdf
 
 
 class Asked:
@@ -45,6 +48,19 @@ def test_it_keeps_up_with_a_belt_that_changes_its_speed(cell: Cell) -> None:
     cell.reset(12, Episode(belt_speed=0.1, speed_changes=changes))
     report = run_orders(Asked(cell), cell, 1, limit_s=20)
     assert report.score.sorted_correct == 1
+
+
+def test_an_arm_that_moves_is_taken_over_in_its_motion(cell: Cell) -> None:
+    cell.reset(11, Episode(belt_speed=0.08))
+    expert = make_expert(parse_urdf(cell.urdf_text), cell.robot)
+    _, joints, _, _ = cell.joint_state()
+    ahead = joints + np.array([0.003, 0, 0, 0, 0, 0, 0])  # 0.3 rad/s of the base
+    start = expert.told(joints, ahead, 0.01)
+    moving, _ = expert.plan(cell.scene(), joints, cell.order, Memory(cell.stamp_ns, (start,)), cell.stamp_ns)
+    resting, _ = expert.plan(cell.scene(), joints, cell.order, Memory(), cell.stamp_ns)
+    assert np.abs(resting[:2, :6] - joints[:6]).max() < 1e-3  # committed: two steps on the spot
+    assert moving[0, 0] - joints[0] > 0.005  # bounded acceleration: it cannot stop at once
+    assert np.abs(np.diff(moving[:, 0])).max() < 0.15 and len(moving) == len(resting)
 
 
 def test_a_new_bin_in_mid_carry_is_obeyed(cell: Cell) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from internvla_a1.core.scene import parse_order
 from internvla_a1.core.types import ActionChunk
+from internvla_a1.sim.expert import Expert
 from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.train.demonstrations import ACTION_KEY, LABEL_KEY, STATE_KEY, TARGET_KEY, Demonstrator, DemoOptions
 
@@ -91,31 +92,55 @@ def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label()
     assert 1 <= lead <= OPTIONS.lead_frames and (valid[:lead] == 0).all() and (valid[lead:] == 1).all()
 
 
+class Turns(Holds):
+    """A leader that turns the base by 0.02 rad a period."""
+
+    def begin(self, cell, rng, delay_s, executor):
+        _, start, _, _ = cell.joint_state()
+        self.told = [start]
+        turn = np.eye(len(start))[0] * 0.02
+
+        def move():
+            self.told.append(self.told[-1] + turn)
+            positions = self.told[-1] + np.arange(4)[:, None] * turn
+            chunk = ActionChunk(cell.stamp_ns, len(self.told), cell.robot.joint_names, cell.robot.control_dt_s, positions)
+            cell.controller.accept(to_trajectory(chunk), cell.time_s)
+            cell.advance(cell.robot.control_dt_s)
+
+        return move
+
+
 def test_frames_before_a_take_over_hold_what_the_arm_was_told():
-    class Turns(Holds):
-        """A leader that turns the base by 0.02 rad a period."""
-
-        def begin(self, cell, rng, delay_s, executor):
-            _, start, _, _ = cell.joint_state()
-            self.told = [start]
-
-            def move():
-                ahead = self.told[-1] + np.eye(len(start))[0] * 0.02
-                self.told.append(ahead)
-                chunk = ActionChunk(
-                    cell.stamp_ns, len(self.told), cell.robot.joint_names, cell.robot.control_dt_s, ahead[None].repeat(2, 0)
-                )
-                cell.controller.accept(to_trajectory(chunk), cell.time_s)
-                cell.advance(cell.robot.control_dt_s)
-
-            return move
-
     leader = Turns()
     led = Demonstrator(replace(OPTIONS, takeover_s=(0.5, 0.5)), leader)
     episode = next(e for e in (led(n) for n in range(6)) if e is not None)
     lead = int((episode.columns[LABEL_KEY] == 0).sum())
     assert lead >= 7
     np.testing.assert_allclose(episode.columns[ACTION_KEY][:lead], np.array(leader.told)[-lead:], atol=1e-3)
+
+
+@pytest.mark.parametrize(("options", "leader"), [({"pulse_rates": (0.0,)}, Turns()), ({"pulse_rates": (0.3,)}, None)])
+def test_the_expert_goes_on_from_how_the_arm_moves_when_somebody_else_moved_it(monkeypatch, options, leader):
+    """From rest it would let a moving arm stop first, and so would a policy that learned it, for ever if it is asked again that soon."""
+    asked = []
+    plan = Expert.plan
+
+    def note(self, scene, joints, order, memory, stamp_ns):
+        asked.append((memory, stamp_ns))
+        return plan(self, scene, joints, order, memory, stamp_ns)
+
+    monkeypatch.setattr(Expert, "plan", note)
+    demonstrator = Demonstrator(replace(OPTIONS, limit_s=1.0, takeover_s=(0.5, 0.5), **options), leader)
+    demonstrator(0)
+    told = [m for m, stamp in asked if m.stamp_ns == stamp and len(m.path) == 1]
+    if leader is None:
+        assert 4 <= len(told) < len(asked) and max(float(np.abs(m.path[0].velocity).max()) for m in told) > 0.2
+        return
+    assert told == [asked[0][0]]
+    (state,) = told[0].path
+    yaw_rate = 0.02 / demonstrator.robot.control_dt_s  # of the base, with which the fingers turn
+    assert state.velocity[3] == pytest.approx(yaw_rate, rel=0.05)
+    assert np.hypot(*state.velocity[:2]) == pytest.approx(yaw_rate * np.hypot(*state.position[:2]), rel=0.05)
 
 
 def test_a_leader_may_go_on_to_the_next_order_and_the_expert_finishes_that():
