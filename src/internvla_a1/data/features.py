@@ -19,6 +19,8 @@ BOOKKEEPING: dict[str, str] = {
 }
 # what only the simulator knows; no policy sees it: m, in the frame of the cell, and m/s
 TARGET_KEY, SPEED_KEY = "privileged.target_position", "privileged.belt_speed"
+# what the expert would have done from a frame on in which a policy drove: actions one after another, all 0 where the expert drove itself
+PLAN_KEY = "privileged.plan"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

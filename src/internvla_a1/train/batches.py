@@ -26,7 +26,7 @@ from internvla_a1.train.cache import Cache, action_chunks
 from internvla_a1.train.config import AugmentConfig
 from internvla_a1.train.sources import OpenSource
 
-LATENTS, NOISE, TIME, IS_PAD, LED = "latents", "noise", "time", "action_is_pad", "led"
+LATENTS, NOISE, TIME, IS_PAD = "latents", "noise", "time", "action_is_pad"
 TARGET, SPEED, COLOR, RAW, OBJECTS, FUTURE = "target", "speed", "color", "raw", "objects", "future"
 
 
@@ -98,7 +98,7 @@ class CachedBatches:
     _rows: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._usable = [c.learnable(self.config.prefix_steps) for c in self.caches]
+        self._usable = [np.flatnonzero(c.usable) for c in self.caches]
         if self.latents is not None and self.augment.shift_px:
             raise ConfigError("augment.shift_px moves pictures under latents that were made before; use one or the other")
 
@@ -144,7 +144,6 @@ class CachedBatches:
             STATE: self._states(cache, numbers, frames) + torch.from_numpy(jitter["state"][places]) * moving,
             ACTION: numbers.actions(chunk, state, config.action_dim),
             IS_PAD: torch.from_numpy(is_pad),
-            LED: torch.from_numpy(cache.led[frames]),
             TARGET: torch.from_numpy(cache.target[frames]),
             COLOR: torch.tensor([color_of(t) for t in tasks]),
             "observation.language.tokens": torch.tensor(tokens),

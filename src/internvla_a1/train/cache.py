@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from internvla_a1.core.errors import ConfigError
+from internvla_a1.data.features import PLAN_KEY
 from internvla_a1.data.images import fitted
 from internvla_a1.eval.colors import any_color
 from internvla_a1.train.progress import counting
@@ -24,7 +24,6 @@ from internvla_a1.train.sources import OpenSource
 
 FLUSH_EVERY = 25  # episodes between two marks of progress
 FLUSHED_BATCHES = 32  # the same for what is derived from pictures
-NEVER = 2**30  # steps
 
 
 @contextlib.contextmanager
@@ -53,7 +52,8 @@ class Cache:
 
     images (N, V, S, S, 3) uint8; state, action (N, D) float32; first, last (N,): bounds of the frame's episode; task (N,)
     index into tasks; target (N, 3) m, NaN where unknown; speed (N,) m/s of the belt or None;
-    led (N,): steps from a frame to the first one of its episode whose action may be imitated, 0 if that is itself, NEVER if none follows.
+    plan (N, steps, D): what the expert would have done from a frame on in which a policy drove, all 0 for others; None where nobody did;
+    usable (N,) bool: frames that may be trained on.
     """
 
     images: np.ndarray
@@ -65,17 +65,9 @@ class Cache:
     tasks: tuple[str, ...]
     target: np.ndarray
     speed: np.ndarray | None
-    led: np.ndarray
+    usable: np.ndarray
     folder: Path
-
-    @property
-    def usable(self) -> np.ndarray:
-        """(N,) bool: frames that may be trained on."""
-        return self.led == 0
-
-    def learnable(self, prefix_steps: int) -> np.ndarray:
-        """Numbers of the frames that may be trained on, with the steps up to the first that may be imitated as a known prefix."""
-        return np.flatnonzero(self.led <= prefix_steps)
+    plan: np.ndarray | None = None
 
     def at(self, frames: np.ndarray, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """(n, len(offsets)) frame numbers held inside their episodes, and which had to be."""
@@ -140,7 +132,8 @@ def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: s
     for loss, key in (("target", target_key), ("speed", speed_key)):
         if key and key not in known:
             raise ConfigError(f"{dataset.root}: the {loss} loss needs the feature {key!r}, which is not there; set loss.{loss}: 0")
-    extra = [k for k in (target_key, speed_key) if k] + [k for k in (label_key,) if k in known]
+    extra = [k for k in (target_key, speed_key) if k] + [k for k in (label_key, PLAN_KEY) if k in known]
+    plan = np.zeros((total, known[PLAN_KEY].shape[0] // source.size, source.size), np.float32) if PLAN_KEY in known else None
     keys = [*layout.state_keys, *layout.action_keys, *extra]
     state, action = (np.zeros((total, source.size), np.float32) for _ in range(2))
     target, usable = np.full((total, 3), np.nan, np.float32), np.ones(total, bool)
@@ -156,21 +149,15 @@ def _numbers(source: OpenSource, folder: Path, starts: np.ndarray, target_key: s
             target[rows] = numbers[target_key]
         if speed is not None:
             speed[rows] = numbers[speed_key][:, 0]
+        if plan is not None:
+            plan[rows] = numbers[PLAN_KEY].reshape(entry.length, -1, source.size)
         if label_key in known:
             usable[rows] = numbers[label_key][:, 0] > 0.5
         task[rows] = [tasks.setdefault(dataset.instruction(e, t), len(tasks)) for t in range(entry.length)]
     told = np.array([bool(t.strip()) for t in tasks])[task]
-    led = np.where(told, steps_to(usable & told, starts), NEVER)
     first = np.repeat(starts[:-1], np.diff(starts))
     last = np.repeat(starts[1:] - 1, np.diff(starts))
-    return Cache(images, state, action, first, last, task, tuple(tasks), target, speed, led, folder)
-
-
-def steps_to(wanted: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(N,) bool -> (N,) steps from every frame to the next wanted one of its episode, NEVER if there is none."""
-    places = np.where(wanted, np.arange(len(wanted)), NEVER)
-    following = np.concatenate([np.minimum.accumulate(places[a:b][::-1])[::-1] for a, b in itertools.pairwise(starts)])
-    return np.where(following == NEVER, NEVER, following - np.arange(len(wanted)))
+    return Cache(images, state, action, first, last, task, tuple(tasks), target, speed, usable & told, folder, plan)
 
 
 def build_latents(cache: Cache, encode: Callable[[np.ndarray], np.ndarray], key: str, batch: int = 128) -> np.ndarray:
@@ -219,6 +206,16 @@ def _write(path: Path, value: dict) -> None:
 
 
 def action_chunks(cache: Cache, frames: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, horizon, D) absolute actions from each frame on, the last one repeated at the end of the episode; (n, horizon) is_pad."""
+    """(n, horizon, D) absolute actions from each frame on, the last one repeated at the end of the episode; (n, horizon) is_pad.
+
+    Where a policy drove they are the expert's plan. Raises ConfigError where that is shorter than the horizon.
+    """
     ahead, is_pad = cache.at(frames, range(horizon))
-    return cache.action[ahead], is_pad
+    chunk = cache.action[ahead]
+    if cache.plan is not None:
+        if cache.plan.shape[1] < horizon:
+            told = f"{cache.folder.name}: plans of {cache.plan.shape[1]} steps, a chunk has {horizon}"
+            raise ConfigError(f"{told}; record with `plan_steps: {horizon}`")
+        planned = cache.plan[frames].any((1, 2))
+        chunk[planned], is_pad[planned] = cache.plan[frames[planned], :horizon], False
+    return chunk, is_pad

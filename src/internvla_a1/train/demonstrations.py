@@ -16,7 +16,7 @@ from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.scene import Order, Scene
 from internvla_a1.core.types import ActionChunk, FloatArray
 from internvla_a1.data.episode import Episode
-from internvla_a1.data.features import SPEED_KEY, TARGET_KEY, Feature, camera_feature
+from internvla_a1.data.features import PLAN_KEY, SPEED_KEY, TARGET_KEY, Feature, camera_feature
 from internvla_a1.data.mcap_episode import ACTION_KEY, CAMERA_PREFIX, STATE_KEY
 from internvla_a1.data.recorder import Maker
 from internvla_a1.eval.protocol import order_something
@@ -66,18 +66,20 @@ class DemoOptions:
     takeover_s: tuple[float, float] = (0.2, 3.0)  # how long a leader drives before the expert finishes, times the number of orders
     lead_delays_s: tuple[float, ...] = (0.02, 0.03, 0.04, 0.06)  # of which every attempt draws one: what a leader's inference takes
     executor_share: float = 0.75  # of attempts whose leader moves the arm through the executor's core, as on a robot
-    lead_frames: int = 15  # frames kept from before the take-over, for the history
+    plan_steps: int = 16  # of the expert's plan for every frame in which a leader drives: what is learned of it
 
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def demo_features(robot: RobotSpec, options: DemoOptions, video: bool) -> tuple[Feature, ...]:
-    """Columns of the data set. privileged.* and label_valid serve training and are never shown to a policy."""
+def demo_features(robot: RobotSpec, options: DemoOptions, video: bool, led: bool = False) -> tuple[Feature, ...]:
+    """Columns of the data set. privileged.* and label_valid serve training and are never shown to a policy. led: by a leader at first."""
     joints = robot.joint_names
     numbers = [Feature(STATE_KEY, "float32", (len(joints),), joints), Feature(ACTION_KEY, "float32", (len(joints),), joints)]
     numbers += [Feature(TARGET_KEY, "float32", (3,), ("x", "y", "z"))]
     numbers += [Feature(key, "float32", (1,)) for key in (SPEED_KEY, LABEL_KEY)]
+    if led:
+        numbers.append(Feature(PLAN_KEY, "float32", (options.plan_steps * len(joints),)))
     size = options.image_size
     return (*numbers, *(camera_feature(CAMERA_PREFIX + c, size, size, video) for c in options.cameras))
 
@@ -104,9 +106,10 @@ class Demonstrator:
         expert = make_expert(parse_urdf(self.cell.urdf_text), self.robot)
         # it plans anew at every tick: the rest of a chunk would be thrown away, and is most of an episode's time
         self._expert: Expert = replace(expert, settings=replace(expert.settings, steps=expert.settings.committed + PLANNED_STEPS))
+        self._teacher: Expert = replace(expert, settings=replace(expert.settings, steps=options.plan_steps))
 
     def __call__(self, number: int) -> Episode | None:
-        """One attempt; None unless everything that was ordered went into its bin."""
+        """One attempt; None where the expert drove at the end and not everything that was ordered went into its bin."""
         o = self.options
         rng = np.random.default_rng((o.seed, number))
         wide = bool(rng.random() < o.wide_share)
@@ -147,28 +150,39 @@ class _Attempt:
         self._rate = float(rng.choice(owner.options.pulse_rates))
         self._pulse, self._pulse_left = np.zeros(7), 0
         self._reorder_s = float(rng.uniform(0.3, 2.0)) if rng.random() < owner.options.reorder_share else np.inf
-        self._columns: dict[str, list] = {k: [] for k in (STATE_KEY, ACTION_KEY, TARGET_KEY, SPEED_KEY, LABEL_KEY)}
+        led = (PLAN_KEY,) if owner.leader is not None else ()
+        self._columns: dict[str, list] = {k: [] for k in (STATE_KEY, ACTION_KEY, TARGET_KEY, SPEED_KEY, LABEL_KEY, *led)}
         self._frames: dict[str, list] = {c: [] for c in owner.options.cameras}
         self._tasks: list[str] = []
         self._chunk_id = 0
 
     def lead(self, move: Callable[[], None], seconds: float) -> None:
-        """Let the policy drive; only the last frames are kept, with what the arm was told: no label, but what a chunk is committed to."""
-        cell, score = self._cell, self._cell.score
+        """Let the policy drive. Of every frame the expert says what it would do from there on; the action is what the arm was told."""
+        cell = self._cell
         self._taken_over = True
         end = cell.time_s + seconds
-        while cell.time_s < end and score.finished < self._orders and not (score.missed or score.sorted_wrong):
+        while cell.time_s < end and not self._decided:
             _, joints, _, _ = cell.joint_state()
-            self._note(self._text(), joints, cell.scene(), valid=False)
+            text, scene = self._text(), cell.scene()
+            plan, after = self._owner._teacher.plan(scene, joints, cell.order, self._as_told(), cell.stamp_ns)
+            self._memory = Memory(0, (), after.target)
+            self._note(text, plan[0], scene, valid=bool(text), plan=plan)
             move()
             self._columns[ACTION_KEY][-1] = cell.controller.sample(cell.time_s).positions
-        keep = self._options.lead_frames
-        for values in (*self._columns.values(), *self._frames.values(), self._tasks):
-            del values[: max(0, len(values) - keep)]
+
+    @property
+    def _decided(self) -> bool:
+        score = self._cell.score
+        return bool(score.finished >= self._orders or score.missed or score.sorted_wrong)
 
     def finish(self, speed: float) -> Episode | None:
-        """The expert works until the orders are decided. Raises nothing: a demonstration that fails is None."""
+        """The expert works until the orders are decided. Raises nothing: a demonstration that fails is None.
+
+        What a leader has brought to its end, good or bad, is left as it is: the expert has said of every frame what it would have done.
+        """
         cell, options = self._cell, self._options
+        if self._tasks and self._decided:
+            return self._episode(len(self._tasks), speed)
         start, done_at, decided = cell.time_s, None, cell.score.finished
         while cell.time_s - start < options.limit_s:
             self._tick()
@@ -180,10 +194,12 @@ class _Attempt:
                 break
         if done_at is None:
             return None
-        length = min(len(self._tasks), done_at + round(options.tail_s / self._dt))
+        return self._episode(min(len(self._tasks), done_at + round(options.tail_s / self._dt)), speed)
+
+    def _episode(self, length: int, speed: float) -> Episode:
         columns = {k: np.array(v[:length], np.float32) for k, v in self._columns.items()}
         pictures = {CAMERA_PREFIX + c: np.stack(v[:length]) for c, v in self._frames.items()}
-        return Episode(columns, pictures, tuple(self._tasks[:length]), {"belt_speed": speed, "sorted": cell.score.sorted_correct})
+        return Episode(columns, pictures, tuple(self._tasks[:length]), {"belt_speed": speed, "sorted": self._cell.score.sorted_correct})
 
     def _tick(self) -> None:
         cell = self._cell
@@ -220,13 +236,15 @@ class _Attempt:
     def _text(self) -> str:
         return self._cell.order.text if self._cell.order is not None else ""
 
-    def _note(self, text: str, action: FloatArray, scene: Scene, valid: bool) -> None:
+    def _note(self, text: str, action: FloatArray, scene: Scene, valid: bool, plan: FloatArray | None = None) -> None:
         _, joints, _, _ = self._cell.joint_state()
         self._columns[STATE_KEY].append(joints)
         self._columns[ACTION_KEY].append(action)
         self._columns[TARGET_KEY].append(target_position(scene, self._cell.order, self._memory.target))
         self._columns[SPEED_KEY].append([scene.belt_speed])
         self._columns[LABEL_KEY].append([float(valid)])
+        if PLAN_KEY in self._columns:
+            self._columns[PLAN_KEY].append(np.zeros(self._options.plan_steps * len(joints)) if plan is None else plan.ravel())
         for camera, frames in self._frames.items():
             frames.append(self._cell.render(camera).copy())
         self._tasks.append(text)

@@ -182,7 +182,7 @@ def make_batches(config: TrainConfig, materials: Materials, latents: bool, any_c
         mixture = Mixture(tuple(len(s.samples) for s in sources), weights_or_none, config.seed)
         return FolderBatches(sources, materials.numbers, mixture, materials.tokenizer, model.config)
     caches = open_caches(config, sources, vision.image)
-    mixture = Mixture(tuple(len(c.learnable(model.config.prefix_steps)) for c in caches), weights_or_none, config.seed)
+    mixture = Mixture(tuple(int(c.usable.sum()) for c in caches), weights_or_none, config.seed)
     stored = [latents_of(model, c) for c in caches] if latents else None
     objects = [build_objects(c, model.config.codec.grid) for c in caches] if latents and config.loss.gen_object_weight else None
     return CachedBatches(

@@ -16,7 +16,7 @@ from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import ModelConfig, StemConfig
 from internvla_a1.train.auxiliary import GroundingHead, SpeedHead, TargetHead, token_labels
-from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, LED, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
+from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
 from internvla_a1.train.folder_batches import Batches
 from internvla_a1.train.materials import Materials, copy_tokenizer, gather, make_batches
@@ -104,10 +104,7 @@ class NoisyBatches:
     def __call__(self, step: int, size: int, part: slice) -> dict[str, Tensor]:
         model, config = self._model, self._config
         drawn = draw_noise(config.seed, step, size, config.noise_draws, model.chunk, model.action_dim, part, model.prefix_steps)
-        batch = self._batches(step, size, part)
-        if model.prefix_steps and LED in batch:  # what was committed when the expert took over is no example, but it is what followed
-            drawn[TIME] = torch.where(torch.arange(model.chunk) < batch[LED][:, None, None], 0.0, drawn[TIME])
-        return {**batch, **drawn}
+        return {**self._batches(step, size, part), **drawn}
 
 
 def freeze(model: InternVLAA1, options: FreezeConfig) -> None:

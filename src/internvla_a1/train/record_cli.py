@@ -56,7 +56,7 @@ def record_demonstrations(
 
         leader = LeaderBuild(str(dagger), robot_file)
         named["dagger"] = leader.fingerprint()
-    features, fps = demo_features(robot, options, video), round(1 / robot.control_dt_s, 6)
+    features, fps = demo_features(robot, options, video, dagger is not None), round(1 / robot.control_dt_s, 6)
     plan = Plan(out, episodes, DemoBuild(options, leader), named, features, fps, robot.embodiment, video)
     with counting(f"recording {out.name}", episodes) as report:
         return record(plan, processes, report)

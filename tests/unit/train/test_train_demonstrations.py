@@ -9,7 +9,7 @@ from internvla_a1.core.scene import parse_order
 from internvla_a1.core.types import ActionChunk
 from internvla_a1.sim.expert import Expert
 from internvla_a1.sim.runner import to_trajectory
-from internvla_a1.train.demonstrations import ACTION_KEY, LABEL_KEY, STATE_KEY, TARGET_KEY, Demonstrator, DemoOptions
+from internvla_a1.train.demonstrations import ACTION_KEY, LABEL_KEY, PLAN_KEY, STATE_KEY, TARGET_KEY, Demonstrator, DemoOptions
 
 OPTIONS = DemoOptions(seed=3, image_size=32, speed=(0.06, 0.12), still_share=0.0, wide_share=1.0, pulse_rates=(0.06,), reorder_share=0.0)
 
@@ -84,12 +84,35 @@ class Holds:
         return lambda: cell.advance(cell.robot.control_dt_s)
 
 
-def test_frames_before_a_take_over_are_kept_for_the_history_and_carry_no_label():
-    led = Demonstrator(OPTIONS, Holds())
+def test_of_frames_before_a_take_over_the_expert_says_what_it_would_do():
+    led = Demonstrator(replace(OPTIONS, takeover_s=(0.5, 0.5)), Holds())
     episode = next(e for e in (led(n) for n in range(6)) if e is not None)
-    valid = episode.columns[LABEL_KEY][:, 0]
-    lead = int((valid == 0).sum())
-    assert 1 <= lead <= OPTIONS.lead_frames and (valid[:lead] == 0).all() and (valid[lead:] == 1).all()
+    plans = episode.columns[PLAN_KEY].reshape(-1, OPTIONS.plan_steps, 7)
+    planned = plans.any((1, 2))
+    lead = int(planned.sum())
+    assert 7 <= lead <= 9 and planned[:lead].all() and (episode.columns[LABEL_KEY] == 1).all()
+    state = episode.columns[STATE_KEY]
+    assert np.abs(plans[:lead, 0, :6] - state[:lead, :6]).max() < 0.1 < np.abs(plans[0, -1, :6] - state[0, :6]).max()
+    assert np.abs(np.diff(plans[:lead], axis=1)).max() < 0.25
+    np.testing.assert_allclose(plans[lead - 1, :3], episode.columns[ACTION_KEY][lead : lead + 3], atol=0.02)  # and does when it takes over
+
+
+def test_what_a_leader_brings_to_its_end_is_kept_good_or_bad():
+    class Ends(Holds):
+        def __init__(self, what):
+            super().__init__()
+            self.what = what
+
+        def begin(self, cell, rng, delay_s, executor):
+            def move():
+                cell.advance(cell.robot.control_dt_s)
+                setattr(cell.score, self.what, int(cell.time_s > 0.4))
+
+            return move
+
+    for what in ("sorted_correct", "missed"):
+        episode = Demonstrator(replace(OPTIONS, orders=1, takeover_s=(1.0, 1.0)), Ends(what))(0)
+        assert 6 <= len(episode.tasks) <= 8 and episode.columns[PLAN_KEY].any(1).all()
 
 
 class Turns(Holds):
@@ -114,7 +137,7 @@ def test_frames_before_a_take_over_hold_what_the_arm_was_told():
     leader = Turns()
     led = Demonstrator(replace(OPTIONS, takeover_s=(0.5, 0.5)), leader)
     episode = next(e for e in (led(n) for n in range(6)) if e is not None)
-    lead = int((episode.columns[LABEL_KEY] == 0).sum())
+    lead = int(episode.columns[PLAN_KEY].any(1).sum())
     assert lead >= 7
     np.testing.assert_allclose(episode.columns[ACTION_KEY][:lead], np.array(leader.told)[-lead:], atol=1e-3)
 
@@ -133,11 +156,12 @@ def test_the_expert_goes_on_from_how_the_arm_moves_when_somebody_else_moved_it(m
     demonstrator = Demonstrator(replace(OPTIONS, limit_s=1.0, takeover_s=(0.5, 0.5), **options), leader)
     demonstrator(0)
     told = [m for m, stamp in asked if m.stamp_ns == stamp and len(m.path) == 1]
+    lead = 0 if leader is None else len(leader.told) - 1
     if leader is None:
         assert 4 <= len(told) < len(asked) and max(float(np.abs(m.path[0].velocity).max()) for m in told) > 0.2
         return
-    assert told == [asked[0][0]]
-    (state,) = told[0].path
+    assert [m for m, _ in asked[: lead + 1]] == told and lead > 4  # while it looks on, and when it takes over
+    (state,) = told[-1].path
     yaw_rate = 0.02 / demonstrator.robot.control_dt_s  # of the base, with which the fingers turn
     assert state.velocity[3] == pytest.approx(yaw_rate, rel=0.05)
     assert np.hypot(*state.velocity[:2]) == pytest.approx(yaw_rate * np.hypot(*state.position[:2]), rel=0.05)
@@ -158,8 +182,6 @@ def test_a_leader_may_go_on_to_the_next_order_and_the_expert_finishes_that():
     led = Demonstrator(replace(OPTIONS, wide_share=0.0, orders=2, takeover_s=(1.0, 1.0)), leader)
     episode = next(e for e in (led(n) for n in range(8)) if e is not None)
     assert episode.extra["sorted"] == 2
-    once = Demonstrator(replace(OPTIONS, orders=1, takeover_s=(1.0, 1.0)), leader)
-    assert all(once(n) is None for n in range(3)), "the leader left nothing to show"
 
 
 def test_every_attempt_draws_how_long_its_leader_takes_and_by_which_way_it_moves_the_arm():

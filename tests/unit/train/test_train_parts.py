@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from train_made_up import SIDE, SMALL, config_of, inputs_of
+from train_made_up import SIDE, SMALL, config_of, inputs_of, write_demo
 
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.core.types import Observation
+from internvla_a1.data.features import PLAN_KEY
 from internvla_a1.data.images import fitted
+from internvla_a1.data.reader import open_dataset
 from internvla_a1.eval.ablation import ABLATIONS, ablate, ablated_latents
 from internvla_a1.eval.colors import any_color, color_mask
 from internvla_a1.model import new_model
@@ -21,6 +23,7 @@ from internvla_a1.policy.transforms import resize_with_pad, to_float
 from internvla_a1.policy.transforms.numbers import ACTION, STATE
 from internvla_a1.train.auxiliary import SpeedHead, token_labels
 from internvla_a1.train.batches import LATENTS, OBJECTS, SPEED, draw_noise, shifted
+from internvla_a1.train.cache import action_chunks
 from internvla_a1.train.cli import run_training
 from internvla_a1.train.config import FreezeConfig, LossConfig, OptimConfig, TrainConfig, load_train_config
 from internvla_a1.train.folder_batches import Ahead, FolderBatches
@@ -188,6 +191,19 @@ def test_the_parts_of_a_batch_make_the_whole_and_unusable_frames_stay_out(place)
         assert torch.equal(whole[key].nan_to_num(), torch.cat([p[key] for p in parts]).nan_to_num()), key
     assert whole[LATENTS].shape == (8, 2, 3, 16, 4, 4)
     assert not batches.caches[0].usable[:2].any() and batches.caches[0].usable[2:12].all()
+
+
+def test_of_a_frame_in_which_a_policy_drove_the_experts_plan_is_learned(tmp_path):
+    root = write_demo(tmp_path / "demo", plan_steps=5)
+    config = config_of(tmp_path)
+    cache = make_batches(config, gather(config), latents=True).caches[0]
+    chunk, is_pad = action_chunks(cache, np.array([2, 3, 4, 11]), 4)
+    plans = open_dataset(root).numbers(0, [PLAN_KEY])[PLAN_KEY].reshape(12, 5, 7)
+    np.testing.assert_array_equal(chunk[:2], plans[2:4, :4])
+    np.testing.assert_array_equal(chunk[2], cache.action[4:8])
+    assert is_pad.tolist() == [[False] * 4] * 3 + [[False, True, True, True]]
+    with pytest.raises(ConfigError, match="plans of 5 steps, a chunk has 6; record with `plan_steps: 6`"):
+        action_chunks(cache, np.array([2]), 6)
 
 
 def test_batches_prepared_ahead_are_the_batches_asked_for():

@@ -1,6 +1,5 @@
 """Committed steps before the steps to come, in training: shown as they are, never learned, and as inference shows them."""
 
-import numpy as np
 import pytest
 import torch
 from train_made_up import SMALL, config_of, inputs_of, small_config
@@ -10,7 +9,6 @@ from internvla_a1.model import load_model
 from internvla_a1.model.flow import step_times
 from internvla_a1.policy.rtc import Prefix
 from internvla_a1.train.batches import draw_noise
-from internvla_a1.train.cache import NEVER, steps_to
 from internvla_a1.train.cli import run_training
 from internvla_a1.train.materials import make_model
 from internvla_a1.train.objective import flow_parts, joint_pass
@@ -66,26 +64,6 @@ def test_prefixes_have_every_length_short_ones_more_often_and_leave_noise_and_ti
     assert len(counts) == 5 and counts == sorted(counts, reverse=True) and counts[-1] > 100
     part = draw_noise(0, 0, 4000, 1, 6, 1, slice(100, 200), prefix_steps=4)
     assert torch.equal(part["time"], drawn["time"][100:200])
-
-
-def test_steps_to_the_next_wanted_frame_end_with_the_episode():
-    wanted = np.array([0, 0, 1, 1, 0, 0, 0, 1, 0], bool)
-    assert steps_to(wanted, np.array([0, 5, 9])).tolist() == [2, 1, 0, 0, NEVER, 2, 1, 0, NEVER]
-
-
-def test_frames_before_a_take_over_are_learned_from_with_what_was_committed_as_a_prefix(place):
-    config = config_of(place, model={"changes": {**SMALL, "prefix_steps": 1}})  # the made-up episodes begin with two frames that are led
-    batches = PolicyTask(config).batches
-    cache = batches._batches.caches[0]
-    assert cache.led[:13].tolist() == [2, 1, *[0] * 10, 2] and cache.usable.sum() == 30
-    assert np.flatnonzero(cache.led == 1).tolist() == [1, 13, 25] and len(cache.learnable(1)) == 33 and len(cache.learnable(0)) == 30
-    found = set()
-    for step in range(12):
-        batch = batches(step, 8, slice(0, 8))
-        known = (batch["time"] == 0).sum(-1)
-        assert (known >= batch["led"][:, None]).all()
-        found |= {(int(d), int(k)) for d, ks in zip(batch["led"], known, strict=True) for k in ks}
-    assert found == {(0, 0), (0, 1), (1, 1)}
 
 
 def test_training_shows_prefixes_and_weights_say_how_long_they_were(place):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from internvla_a1.data.episode import Episode, store_episode
-from internvla_a1.data.features import Feature, camera_feature
+from internvla_a1.data.features import PLAN_KEY, Feature, camera_feature
 from internvla_a1.data.writer import write_dataset
 from internvla_a1.model.example import example_batch
 from internvla_a1.model.flow import sample_time
@@ -25,8 +25,8 @@ SMALL = {
 }  # fmt: skip
 
 
-def write_demo(root: Path, episodes: int = 3, length: int = 12, seed: int = 0) -> Path:
-    """Joints on random walks; a square of the asked colour moves through both views."""
+def write_demo(root: Path, episodes: int = 3, length: int = 12, seed: int = 0, plan_steps: int = 0) -> Path:
+    """Joints on random walks; a square of the asked colour moves through both views. plan_steps: of plans for two of the frames."""
     shards = []
     for e in range(episodes):
         rng = np.random.default_rng((seed, e))
@@ -45,6 +45,9 @@ def write_demo(root: Path, episodes: int = 3, length: int = 12, seed: int = 0) -
             "privileged.belt_speed": np.full((length, 1), 0.02 * (e + 1), np.float32),
             "label_valid": (np.arange(length) >= 2).astype(np.float32)[:, None],
         }  # fmt: skip
+        if plan_steps:
+            plan = rng.normal(0, 0.1, (length, 7 * plan_steps)).astype(np.float32)
+            columns[PLAN_KEY] = plan * np.isin(np.arange(length), (2, 3))[:, None]
         shards.append(root.with_name(root.name + "-parts") / f"{e}")
         store_episode(shards[-1], Episode(columns, cameras, f"put the {color} box in the left bin"), 15, False)
     features = [Feature(k, "float32", (v.shape[1],)) for k, v in columns.items()] + [camera_feature(c, SIDE, SIDE, False) for c in cameras]
