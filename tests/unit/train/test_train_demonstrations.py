@@ -156,10 +156,10 @@ def test_the_expert_goes_on_from_how_the_arm_moves_when_somebody_else_moved_it(m
     demonstrator = Demonstrator(replace(OPTIONS, limit_s=1.0, takeover_s=(0.5, 0.5), **options), leader)
     demonstrator(0)
     told = [m for m, stamp in asked if m.stamp_ns == stamp and len(m.path) == 1]
-    lead = 0 if leader is None else len(leader.told) - 1
     if leader is None:
         assert 4 <= len(told) < len(asked) and max(float(np.abs(m.path[0].velocity).max()) for m in told) > 0.2
         return
+    lead = len(leader.told) - 1
     assert [m for m, _ in asked[: lead + 1]] == told and lead > 4  # while it looks on, and when it takes over
     (state,) = told[-1].path
     yaw_rate = 0.02 / demonstrator.robot.control_dt_s  # of the base, with which the fingers turn
