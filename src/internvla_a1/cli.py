@@ -40,7 +40,7 @@ SUBCOMMANDS = (
     Subcommand(("bench", "latency"), "internvla_a1.demo.latency_bench", "time a picture's way to the arm, count what arrives"),
     Subcommand(("bench", "soak"), "internvla_a1.trials.soak", "the conveyor demo for half an hour with a random fault every 5 to 15 s"),
     Subcommand(("bench", "faults"), "internvla_a1.trials.faults", "the fault table on real processes: promised beside measured"),
-    Subcommand(("bench", "kills"), "internvla_a1.demo.kills", "kill each node in the middle of a pick"),
+    Subcommand(("bench", "kills"), "internvla_a1.trials.kills", "kill each node in the middle of a pick"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 import time
@@ -11,32 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import rclpy
-from diagnostic_msgs.msg import KeyValue
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState, Observation, SortingScore
-from internvla_a1_msgs.srv import SetMode
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1.core.faults import Refusal
 from internvla_a1.core.types import ImageArray
+from internvla_a1.demo.bystander import MODES, Bystander
 from internvla_a1.demo.latency import ClockMap, LatencyLog
-from internvla_a1.launcher.commands import apply_defaults
 from internvla_a1.ros import qos
-from internvla_a1.ros.heartbeat import TOPIC as HEARTBEAT
-from internvla_a1.ros.heartbeat import read_beat
 from internvla_a1.ros.image_bridge import pixels
-from internvla_a1.ros.run import make_executor
 
-MODE_NAMES = {getattr(HandoverState, name): name.lower() for name in ("HOLD", "TELEOP", "POLICY", "FAULT", "ESTOP")}
 _SHEET_EVERY_S = 4.0
 
 
@@ -46,8 +34,6 @@ class Recording:
 
     latency: LatencyLog = field(default_factory=LatencyLog)
     clock: ClockMap = field(default_factory=ClockMap)
-    states: dict[str, str] = field(default_factory=dict)  # node: lifecycle state
-    pids: dict[str, int] = field(default_factory=dict)  # node: process
     joint_names: tuple[str, ...] = ()
     commanded: list[tuple[float, list[float]]] = field(default_factory=list)
     measured: list[tuple[float, list[float]]] = field(default_factory=list)
@@ -59,8 +45,8 @@ class Recording:
     last_rejection: str = ""
 
 
-class Collector:
-    """Owns a ROS context, a node and the thread that spins it. `on_overview(image, stamp_ns)` is called in that thread.
+class Collector(Bystander):
+    """`on_overview(image, stamp_ns)` is called in the thread that spins; `recording` is read under `lock`.
 
     sheets: listen to foresight/image, which is drawn only for those who listen.
     """
@@ -68,23 +54,16 @@ class Collector:
     def __init__(
         self, domain: int, pace: float = 1.0, on_overview: Callable[[ImageArray, int], None] | None = None, sheets: bool = True
     ) -> None:
+        super().__init__(domain, "demo_collector")
         self.recording = Recording(clock=ClockMap(pace))
         self.lock = threading.Lock()
         self._on_overview, self._sheets = on_overview, sheets
         self._seen: dict[str, int] = {}  # link: samples of its latency that news_ms() gave out
-        apply_defaults(os.environ)
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = Node("demo_collector", context=self._context)
         self._wire()
-        self._executor = make_executor(self._context)
-        self._executor.add_node(self._node)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._spin, name="collector", daemon=True)
-        self._thread.start()
+        self.start()
 
     def _wire(self) -> None:
-        node = self._node
+        node = self.node
 
         def listen(kind: type, topic: str, profile: Any, handle: Callable[[Any, int], None], raw: bool = False) -> None:
             def received(message: Any) -> None:
@@ -96,7 +75,6 @@ class Collector:
             node.create_subscription(kind, topic, received, profile, raw=raw)
 
         listen(Clock, "/clock", qos.CLOCK, self._clock)
-        listen(KeyValue, HEARTBEAT, qos.DEFAULT, self._beat)
         listen(Observation, "perception/observation", qos.NEWEST, self._observation, raw=True)
         listen(ActionChunk, "policy/action_chunk", qos.DEFAULT, self._chunk)
         listen(JointTrajectory, "arm_controller/joint_trajectory", qos.DEFAULT, lambda m, t: None, raw=True)
@@ -110,22 +88,10 @@ class Collector:
         if self._on_overview is not None:
             listen(Image, "overview/image_raw", qos.SENSOR, self._overview)
         self._belt = node.create_publisher(Float64, "cell/belt_speed", qos.RELIABLE)
-        self._mode = node.create_client(SetMode, "handover/set_mode")
-        self._clear = node.create_client(Trigger, "executor/clear_fault")
         self._pace = node.create_client(SetParameters, "cell/set_parameters")
-
-    def _spin(self) -> None:
-        while not self._stopping and self._context.ok():
-            self._executor.spin_once(timeout_sec=0.2)
 
     def _clock(self, message: Clock, now: int) -> None:
         self.recording.clock.add(_ns(message.clock), now)
-
-    def _beat(self, message: KeyValue, now: int) -> None:
-        beat = read_beat(message)
-        if beat is not None:
-            node = beat.node.rpartition("/")[2]
-            self.recording.states[node], self.recording.pids[node] = beat.state, beat.pid
 
     def _observation(self, data: bytes, now: int) -> None:
         # Reading only the header spares this process the copy of three pictures 15 times a second.
@@ -150,7 +116,7 @@ class Collector:
         # Sent in the tick whose segment is the first from a new chunk.
         if message.mode == HandoverState.POLICY:
             self.recording.latency.command(message.chunk_id, now)
-        mode = MODE_NAMES.get(message.mode, str(message.mode))
+        mode = MODES.get(message.mode, str(message.mode))
         if not self.recording.modes or self.recording.modes[-1][1:] != (mode, message.reason):
             self.recording.modes.append((now / 1e9, mode, message.reason))
 
@@ -193,7 +159,7 @@ class Collector:
     def set_pace(self, factor: float, limit_s: float = 5.0) -> str:
         """Let the cell's clock run at `factor` of real time; '' when it does, else why not."""
         value = Parameter("real_time_factor", value=float(factor)).to_parameter_msg()
-        answer = _answer(self._pace, SetParameters.Request(parameters=[value]), limit_s)
+        answer = self.ask(self._pace, SetParameters.Request(parameters=[value]), limit_s)
         if answer is None:
             return "the cell does not answer"
         if answer.results[0].successful:
@@ -214,40 +180,6 @@ class Collector:
             news = {link: values[self._seen.get(link, 0) :] for link, values in samples.items()}
             self._seen.update({link: len(values) for link, values in samples.items()})
         return news
-
-    def request_mode(self, mode: str, limit_s: float = 5.0) -> str:
-        """Ask the executor for a mode; '' when it agreed, else its reason."""
-        return _ask(self._mode, SetMode.Request(mode=mode), limit_s)
-
-    def clear_fault(self, limit_s: float = 5.0) -> str:
-        """Clear a latched fault, as a person beside the arm would; '' when it is cleared, else why not."""
-        return _ask(self._clear, Trigger.Request(), limit_s)
-
-    def close(self) -> None:
-        """Stop listening. What was recorded stays."""
-        self._stopping = True
-        self._thread.join(2.0)
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
-
-
-def _ask(client: Any, request: Any, limit_s: float) -> str:
-    """Call a service whose answer has success and message."""
-    answer = _answer(client, request, limit_s)
-    if answer is None:
-        return "the executor does not answer"
-    return "" if answer.success else str(answer.message)
-
-
-def _answer(client: Any, request: Any, limit_s: float) -> Any:
-    """What a service answers, None if it does not; from a thread that does not spin."""
-    if not client.wait_for_service(timeout_sec=limit_s):
-        return None
-    future = client.call_async(request)
-    end = time.monotonic() + limit_s
-    while not future.done() and time.monotonic() < end:
-        time.sleep(0.02)
-    return future.result() if future.done() else None
 
 
 def stamp_on_the_wire(data: bytes) -> int:

@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--belt-speed", type=_within(0.0, 0.25), default=0.08, metavar="M_PER_S", help="0 to 0.25 (default: 0.08)")
     parser.add_argument("--parcels", type=_count, default=10, metavar="N", help="how many to sort (default: 10)")
     parser.add_argument(
-        "--real-time-factor", type=_within(0.1, 2.0), metavar="X",
+        "--real-time-factor",
+        type=_within(0.1, 2.0),
+        metavar="X",
         help="simulated seconds per second (default: 1, or what a slow or busy machine keeps up with)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of parcels and orders (default: 0)")
@@ -218,8 +220,8 @@ class Demo:
     def _missing(collector: Collector) -> list[str]:
         """Nodes that are not active, then topics without a message."""
         with collector.lock:
-            states, counts = dict(collector.recording.states), dict(collector.recording.counts)
-        return [n for n in NODES if states.get(n) != "active"] or [t for t in TOPICS if not counts.get(t)]
+            counts = dict(collector.recording.counts)
+        return [n for n in NODES if collector.states.get(n) != "active"] or [t for t in TOPICS if not counts.get(t)]
 
     def _check(self, stack: Stack, going_well: bool, problem: str) -> None:
         if not stack.running:

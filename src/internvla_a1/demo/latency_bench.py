@@ -144,8 +144,7 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(probe: Probe, stack: Stack, seconds: float) -> Result:
     """Listen for `seconds`; the policy gets the arm back where the executor stopped."""
-    with probe.lock:
-        pids = dict(probe.recording.pids)
+    pids = dict(probe.pids)
     probe.begin()
     began, busy, stops = time.monotonic(), {n: _cpu_s(p) for n, p in pids.items()}, 0
     first = time.time_ns()
@@ -177,8 +176,7 @@ def _hand_over(probe: Probe, stack: Stack) -> None:
     while time.monotonic() < end:
         if not stack.running:
             raise InternVLAError(f"the stack ended:\n{stack.tail()}")
-        with probe.lock:
-            ready = all(probe.recording.states.get(n) == "active" for n in _MANAGED) and bool(probe.observed)
+        ready = all(probe.states.get(n) == "active" for n in _MANAGED) and bool(probe.observed)
         mode, _ = probe.mode
         if ready and mode == "policy":
             time.sleep(_SETTLE_S)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from internvla_a1_msgs.msg import ActionChunk, ExecutorStatus, HandoverState, SortingScore
-from internvla_a1_msgs.srv import SetMode
-from rclpy.context import Context
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, String
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1.core.faults import Refusal
 from internvla_a1.core.priority import REALTIME, come_first
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import FloatArray
-from internvla_a1.launcher.commands import apply_defaults
+from internvla_a1.demo.bystander import MODES, Bystander
 from internvla_a1.ros import joints, qos
-from internvla_a1.ros.heartbeat import TOPIC as HEARTBEAT
-from internvla_a1.ros.heartbeat import read_beat
-from internvla_a1.ros.run import make_executor
 
-MODES = {getattr(HandoverState, name): name.lower() for name in ("HOLD", "TELEOP", "POLICY", "FAULT", "ESTOP")}
 _KEPT_S = 20.0
 
 
@@ -61,33 +48,23 @@ class Said(NamedTuple):
     chunk_id: int
 
 
-class Observer:
-    """Owns a ROS context, a node and the thread that spins it. Deques are appended to in that thread; readers copy them."""
+class Observer(Bystander):
+    """Deques are appended to in the thread that spins; readers copy them."""
 
     def __init__(self, domain: int, robot: RobotSpec) -> None:
+        super().__init__(domain, "observer")
         self.robot = robot
         self.measured: deque[Measured] = deque(maxlen=round(_KEPT_S * 100))
         self.told: deque[Told] = deque(maxlen=round(_KEPT_S * 100))
         self.nonsense = 0  # segments that the arm was sent and that are none: not finite, wrong sizes
         self.said: deque[Said] = deque(maxlen=2000)
-        self.states: dict[str, str] = {}  # node: lifecycle state
-        self.pids: dict[str, int] = {}
         self.status: ExecutorStatus | None = None
         self.order = ""  # the newest instruction
         self.score = (0, 0, 0, 0)  # spawned, right, wrong, missed
         self.diagnostics: dict[str, dict[str, str]] = {}
-        apply_defaults(os.environ)
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node("observer", context=self._context)
         self._hear()
         self._speak()
-        self._stopping = False
-        self._executor = make_executor(self._context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name="observer", daemon=True)
-        self._thread.start()
-        come_first(REALTIME, (self._thread.native_id or 0,))  # what is heard late was not late
+        come_first(REALTIME, (self.start(),))  # what is heard late was not late
 
     def _hear(self) -> None:
         listen = self.node.create_subscription
@@ -97,7 +74,6 @@ class Observer:
         listen(ExecutorStatus, "executor/status", self._on_status, qos.RELIABLE)
         listen(String, "instruction", self._on_order, qos.LATCHED)
         listen(SortingScore, "cell/score", self._on_score, qos.LATCHED)
-        listen(KeyValue, HEARTBEAT, self._on_beat, qos.DEFAULT)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DEFAULT)
 
     def _speak(self) -> None:
@@ -109,12 +85,6 @@ class Observer:
         self.joint_states = say(JointState, "joint_states", qos.SENSOR)
         self.instruction = say(String, "instruction", qos.LATCHED)
         self.belt = say(Float64, "cell/belt_speed", qos.RELIABLE)
-        self._mode = self.node.create_client(SetMode, "handover/set_mode")
-        self._clear = self.node.create_client(Trigger, "executor/clear_fault")
-
-    def _spin(self) -> None:
-        while not self._stopping and self._context.ok():
-            self._executor.spin_once(timeout_sec=0.2)
 
     # -- hearing ---------------------------------------------------------------------------------------------------------
 
@@ -146,12 +116,6 @@ class Observer:
     def _on_score(self, message: SortingScore) -> None:
         self.score = (message.spawned, message.sorted_correct, message.sorted_wrong, message.missed)
 
-    def _on_beat(self, message: KeyValue) -> None:
-        beat = read_beat(message)
-        if beat is not None:
-            name = beat.node.rpartition("/")[2]
-            self.states[name], self.pids[name] = beat.state, beat.pid
-
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics[status.hardware_id] = {v.key: v.value for v in status.values}
@@ -175,44 +139,5 @@ class Observer:
         """The fastest measured joint of the arm, rad/s, grippers apart."""
         return float(np.abs(self.measured[-1].v[~self.robot.gripper_mask]).max()) if self.measured else 0.0
 
-    def request_mode(self, mode: str, limit_s: float = 2.0) -> str:
-        """Ask for a mode; '' when it was granted, else why not."""
-        return self._ask(self._mode, SetMode.Request(mode=mode), limit_s)
-
-    def clear_fault(self, limit_s: float = 2.0) -> str:
-        """Reset; '' when it was granted, else why not."""
-        return self._ask(self._clear, Trigger.Request(), limit_s)
-
-    def _ask(self, client: Any, request: Any, limit_s: float) -> str:
-        end = time.monotonic() + limit_s
-        if not self.until(client.service_is_ready, limit_s):
-            return "the executor does not answer"
-        done = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(max(end - time.monotonic(), 0.05)):
-            client.remove_pending_request(future)
-            return "the executor does not answer"
-        answer = future.result()
-        return "" if answer.success else answer.message
-
-    @staticmethod
-    def until(done: Callable[[], Any], limit_s: float, every_s: float = 0.005) -> bool:
-        """Wait until `done` is true; False where it is not within the limit."""
-        end = time.monotonic() + limit_s
-        while not done():
-            if time.monotonic() > end:
-                return False
-            time.sleep(every_s)
-        return True
-
     def until_mode(self, mode: str, limit_s: float) -> bool:
         return self.until(lambda: self.mode == mode, limit_s)
-
-    def close(self) -> None:
-        """Stop listening. What was heard stays."""
-        self._stopping = True
-        self._thread.join(2.0)
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
-

@@ -34,7 +34,7 @@ _STILL_S = 0.2
 _STILL_ROWS = 5  # joint states, 50 ms
 _WATCH_S = 3.0
 _PUSHED_RAD = 0.02  # a parcel on the belt pushes the arm that stands in its way by up to 4 mrad
-_SLACK_S = 0.06
+SLACK_S = 0.06
 _OPEN_LOOP_S, _COVER_S, _TELEOP_S = 0.5, 0.2, 0.1
 _READY_S = 120.0
 
@@ -153,7 +153,7 @@ def policy_killed(b: Bench) -> Trial:
     since = time.monotonic()
     b.signal("policy", signal.SIGKILL)
     measured, braking = b.rest(since)
-    return Trial(measured, _OPEN_LOOP_S + braking + _SLACK_S)
+    return Trial(measured, _OPEN_LOOP_S + braking + SLACK_S)
 
 
 def policy_stopped(b: Bench) -> Trial:
@@ -179,7 +179,7 @@ def _silenced(b: Bench) -> Trial:
     time.sleep(0.6)
     if b.o.mode == "policy" or not np.isfinite(measured) or b.told(again) or b.drift(again) > _PUSHED_RAD:
         return Trial(float("inf"), _OPEN_LOOP_S)
-    return Trial(measured, _OPEN_LOOP_S + braking + _SLACK_S)
+    return Trial(measured, _OPEN_LOOP_S + braking + SLACK_S)
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def deadman_released(b: Bench) -> Trial:
     if b.rng.random() < 0.5:
         b.o.teleop.publish(JointTrajectory(joint_names=list(b.o.robot.joint_names)))
     measured, braking = b.rest(since)
-    return Trial(measured if b.o.mode != "policy" else float("inf"), _TELEOP_S + braking + _SLACK_S)
+    return Trial(measured if b.o.mode != "policy" else float("inf"), _TELEOP_S + braking + SLACK_S)
 
 
 def _jog(b: Bench, seconds: float) -> None:
