@@ -60,8 +60,8 @@ class Bystander:
         beat = read_beat(message)
         if beat is not None:
             name = beat.node.rpartition("/")[2]
-            # The process first: whoever sees that a node is active asks which one it is.
-            self.pids[name], self.states[name] = beat.pid, beat.state
+            # The state first: a new process is never seen with the state of the one before it.
+            self.states[name], self.pids[name] = beat.state, beat.pid
 
     def request_mode(self, mode: str, limit_s: float = 5.0) -> str:
         """Ask the executor for a mode; '' when it was granted, else why not."""

@@ -77,9 +77,10 @@ def _kill(b: Bench, node: str) -> Trial:
     if node in STOPS_THE_ARM:
         rest, braking = b.rest(since)
         promised = STOPS_THE_ARM[node] + braking + SLACK_S
+    back = _back(b.o, node, pid, since)
     time.sleep(max(0.0, since + _WATCH_S - time.monotonic()))
     alive = bool(b.o.measured) and b.o.measured[-1].at > since + 0.8 * _WATCH_S
-    return Trial(node, rest, promised, _back(b.o, node, pid, since), alive)
+    return Trial(node, rest, promised, back, alive)
 
 
 def _back(o: Observer, node: str, old_pid: int, killed: float) -> float | None:
