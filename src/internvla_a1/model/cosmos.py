@@ -5,11 +5,16 @@ Submodule names are those of the published weights.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internvla_a1.model.config import CodecConfig
+
+if TYPE_CHECKING:
+    from internvla_a1.model.cpu.codec import SmallEncoderKernels
 
 HAAR_LEVELS = 2
 
@@ -177,8 +182,11 @@ class CosmosCodec(nn.Module):
         super().__init__()
         self.encoder, self.quant_conv = Encoder(config), nn.Conv2d(config.latent, config.latent, 1)
         self.post_quant_conv, self.decoder = nn.Conv2d(config.latent, config.latent, 1), Decoder(config)
+        self.kernels: SmallEncoderKernels | None = None  # set by precision.place
 
     def encode(self, images: Tensor) -> Tensor:
+        if self.kernels is not None and self.kernels.takes(images):
+            return self.kernels.encode(self, images)
         return self.quant_conv(self.encoder(images.to(self.quant_conv.weight.dtype)))
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class InternVLAA1(nn.Module):
 
     def forget_weights(self) -> None:
         self.latent_head.forget_folded()
-        for part in (self.mixture, self.vision):
+        for part in (self.mixture, self.vision, self.codec):
             kernels = getattr(part, "kernels", None)
             if kernels is not None:
                 kernels.forget()
@@ -258,9 +258,10 @@ class InternVLAA1(nn.Module):
         if self.device.type == "cpu" and not torch.is_grad_enabled():  # a CPU is no faster with more, and would need room for all
             at_once = max(1, PIXELS_AT_ONCE // size**2)
         parts = []
-        for part in frames.split(at_once):
-            resized = F.interpolate(part.float(), size=(size, size), mode="bilinear", align_corners=False)
-            parts.append(self.codec.encode(resized * 2 - 1).float())
+        for part in frames.float().split(at_once):
+            if part.shape[2:] != (size, size):
+                part = F.interpolate(part, size=(size, size), mode="bilinear", align_corners=False)
+            parts.append(self.codec.encode(part * 2 - 1).float())
         return torch.cat(parts)
 
     def frame_latents(self, inputs: Inputs, layout: Layout, past_latents: Tensor | None = None) -> Tensor:

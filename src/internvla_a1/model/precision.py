@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from internvla_a1.core.errors import ConfigError, MissingDependencyError
 from internvla_a1.model.config import InternVisionConfig, QwenVisionConfig
 from internvla_a1.model.cosmos import Haar
+from internvla_a1.model.cpu import codec, small
 from internvla_a1.model.cpu.kernels import BFLOAT16, GELU_ERF, GELU_TANH, GRAIN, SINGLE, ExpertKernels, Kernels, VisionKernels, fits
-from internvla_a1.model.cpu.library import AMX, instructions, library, small_library
-from internvla_a1.model.cpu.small import SmallExpertKernels, suits
+from internvla_a1.model.cpu.library import AMX, instructions, library, small_codec_library, small_library
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.network import InternVLAA1
 from internvla_a1.model.vision_stem import StemVision
@@ -130,6 +130,14 @@ def use_kernels(model: InternVLAA1, precision: int) -> None:
             setattr(module, "kernels", kernels if fits(module) else None)  # noqa: B010 (two kinds of module, one attribute)
 
 
+def use_small_kernels(model: InternVLAA1) -> None:
+    """Let those for small float32 models run the parts of `model` that suit them."""
+    if small.suits(model.config) and small_library() is not None:
+        model.mixture.kernels = small.SmallExpertKernels(model.config)
+    if codec.suits(model.config.codec) and small_codec_library() is not None:
+        model.codec.kernels = codec.SmallEncoderKernels(model.config.codec)
+
+
 def use_cuda(model: InternVLAA1) -> None:
     """Let fused kernels run the stacks, and one graph a whole prediction. MissingDependencyError without triton."""
     try:
@@ -151,7 +159,7 @@ def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels:
     kernels: use what is faster here than torch alone: the CPU kernels, or on a CUDA device fused kernels and one graph a chunk.
     """
     native = dtype == torch.bfloat16 and bfloat16_is_native(device)
-    small = kernels and device.type == "cpu" and dtype == torch.float32 and suits(model.config) and small_library() is not None
+    plain_cpu = kernels and device.type == "cpu" and dtype == torch.float32
     on_cuda = kernels and device.type == "cuda"
     kernels = kernels and wants_kernels(model, device, dtype)
     model.compute_dtype = torch.bfloat16 if native and not kernels else torch.float32
@@ -164,13 +172,13 @@ def place(model: InternVLAA1, device: torch.device, dtype: torch.dtype, kernels:
                 setattr(module, key, nn.Parameter(parameter.detach().to(device, wanted), requires_grad=False))
     if native:
         model.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU in bfloat16, not in float32
-    model.mixture.kernels = model.graphs = None
+    model.mixture.kernels = model.codec.kernels = model.graphs = None
     if not isinstance(model.vision, StemVision):
         model.vision.kernels = None
     if kernels:
         use_kernels(model, BFLOAT16 if dtype == torch.bfloat16 else SINGLE)
-    elif small:
-        model.mixture.kernels = SmallExpertKernels(model.config)
+    elif plain_cpu:
+        use_small_kernels(model)
     elif on_cuda:
         use_cuda(model)
     return model

@@ -66,19 +66,31 @@ def _chosen() -> tuple[ctypes.CDLL | None, str]:
 
 def forget() -> None:
     """Look again: the environment has changed."""
-    _chosen.cache_clear()
+    for chosen in (_chosen, small_library, small_codec_library):
+        chosen.cache_clear()
 
 
 @lru_cache(maxsize=1)
 def small_library() -> ctypes.CDLL | None:
     """The layers of small experts (small.cpp) for this CPU's vectors, or None; as `library`."""
-    flags = VECTORS.get(torch.backends.cpu.get_cpu_capability())
-    if switched_off() or sys.platform != "linux" or flags is None:
-        return None
-    loaded = _loaded("small.cpp", flags, "kernels for small models")
+    loaded = _for_vectors("small.cpp", "kernels for small models")
     if loaded is not None:
         loaded.small_block.restype = loaded.small_floats.restype = ctypes.c_long
     return loaded
+
+
+@lru_cache(maxsize=1)
+def small_codec_library() -> ctypes.CDLL | None:
+    """The encoder of small image tokenizers (codec.cpp) for this CPU's vectors, or None; as `library`."""
+    loaded = _for_vectors("codec.cpp", "kernels for small image tokenizers")
+    if loaded is not None:
+        loaded.codec_block.restype = ctypes.c_long
+    return loaded
+
+
+def _for_vectors(source: str, what: str) -> ctypes.CDLL | None:
+    flags = VECTORS.get(torch.backends.cpu.get_cpu_capability())
+    return None if switched_off() or sys.platform != "linux" or flags is None else _loaded(source, flags, what)
 
 
 def switched_off() -> bool:

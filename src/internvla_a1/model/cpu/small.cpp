@@ -113,21 +113,6 @@ void turn(const Call &c, const float *from, long step, float scale, float *to) {
         }
 }
 
-// (seen, queries) scores -> weights that add up to 1 down every column.
-void softmax_down(float *scores, long seen, long queries) {
-    for (long q = 0; q < queries; q += WIDTH) {
-        Vector top = all(-INFINITY), sum = {};
-        for (long key = 0; key < seen; ++key) top = larger(at(scores + key * queries + q), top);
-        for (long key = 0; key < seen; ++key) {
-            const Vector e = exponential(at(scores + key * queries + q) - top);
-            at(scores + key * queries + q) = e;
-            sum += e;
-        }
-        const Vector inverse = 1.f / sum;
-        for (long key = 0; key < seen; ++key) at(scores + key * queries + q) *= inverse;
-    }
-}
-
 // Keys and values of the new rows to the cache.
 void remember(const Call &c, long layer, const float *qkv) {
     for (long head = 0; head < c.s.kv_heads; ++head)

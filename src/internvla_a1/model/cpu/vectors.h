@@ -52,7 +52,7 @@ struct Right {  // (k, n) in blocks of columns: row k of a block is at[block * b
     long row_step, block_step;
 };
 
-inline Right packed(const float *at, long k) { return {at, BLOCK, k * BLOCK}; }       // blocks one after another, as kernels.py packs weights
+inline Right packed(const float *at, long k) { return {at, BLOCK, k * BLOCK}; }       // blocks one after another, as small.py packs weights
 inline Right plain(const float *at, long row_step) { return {at, row_step, BLOCK}; }  // rows as they lie
 
 template <int M>
@@ -83,5 +83,20 @@ inline void product(Left a, const Right &b, long m, long n, long k, float *c, lo
         for (; row + 2 <= m; row += 2)
             product_block<2>({a.at + row * a.row_step, a.row_step, a.step}, block, b.row_step, k, to + row * c_step, c_step, add);
         if (row < m) product_block<1>({a.at + row * a.row_step, a.row_step, a.step}, block, b.row_step, k, to + row * c_step, c_step, add);
+    }
+}
+
+// (seen, queries) scores -> weights that add up to 1 down every column.
+inline void softmax_down(float *scores, long seen, long queries) {
+    for (long q = 0; q < queries; q += WIDTH) {
+        Vector top = all(-INFINITY), sum = {};
+        for (long key = 0; key < seen; ++key) top = larger(at(scores + key * queries + q), top);
+        for (long key = 0; key < seen; ++key) {
+            const Vector e = exponential(at(scores + key * queries + q) - top);
+            at(scores + key * queries + q) = e;
+            sum += e;
+        }
+        const Vector inverse = 1.f / sum;
+        for (long key = 0; key < seen; ++key) at(scores + key * queries + q) *= inverse;
     }
 }

@@ -1,0 +1,155 @@
+// The encoder of a small image tokenizer in float32, one call for all of it. One thread.
+// Feature maps lie as rows of cells, channels last, inside a border of zeros: a 3 x 3 convolution is then three products a row of cells,
+// each over the channels of three neighbours, which lie one after another.
+#include "vectors.h"
+
+namespace {
+enum Kind : long { CONV, DOWN, POINT, NORM, ATTEND };  // codec.py
+
+struct Step {  // codec.py: Step. What becomes of map `from` in map `to`, which has `side` x `side` cells of `out` channels
+    long kind, from, to, in, out, side, flag;  // flag: CONV, POINT: the result is added; NORM: SiLU follows
+    const float *weight, *bias;                // CONV, DOWN: (out, 3, 3, in), POINT: (out, in), ATTEND: (3 in, in), all packed; NORM: gains
+    const float *weight2, *bias2;              // ATTEND: the projection behind
+};
+
+struct Map {
+    float *at;
+    long side, channels;
+
+    long line() const { return (side + 2) * channels; }
+    float *cell(long y, long x) const { return at + (y + 1) * line() + (x + 1) * channels; }
+
+    void clear_border() const {
+        memset(cell(-1, -1), 0, sizeof(float) * line());
+        memset(cell(side, -1), 0, sizeof(float) * line());
+        for (long y = 0; y < side; ++y) {
+            memset(cell(y, -1), 0, sizeof(float) * channels);
+            memset(cell(y, side), 0, sizeof(float) * channels);
+        }
+    }
+};
+
+struct Encoder {  // codec.py: Encoder
+    long steps, maps, map_floats, patch, side, latent;  // side: cells of the first map, of patch x patch pixels
+    const Step *step;
+};
+
+// 3 x 3, with a border of zeros all round; DOWN: every other cell, and none of the border on the left and on top.
+void convolve(const Step &s, const Map &x, const Map &y) {
+    const long stride = s.kind == DOWN ? 2 : 1, first = s.kind == DOWN ? 0 : -1, taps = 3 * s.in;
+    for (long j = 0; j < s.out; j += BLOCK)
+        for (long row = 0; row < s.side; ++row) {
+            float *to = y.cell(row, 0) + j;
+            for (long i = 0; i < s.side; ++i)
+                for (long v = j; v < j + BLOCK; v += WIDTH) {
+                    Vector &sum = at(y.cell(row, i) + v);
+                    sum = s.flag ? sum + at(s.bias + v) : at(s.bias + v);
+                }
+            for (long line = 0; line < 3; ++line)
+                product({x.cell(stride * row + first + line, first), stride * s.in, 1}, plain(s.weight + (3 * j + line * BLOCK) * taps, BLOCK),
+                        s.side, BLOCK, taps, to, s.out, true);
+        }
+}
+
+void project(const Step &s, const Map &x, const Map &y) {
+    for (long row = 0; row < s.side; ++row) {
+        for (long i = 0; i < s.side; ++i)
+            for (long v = 0; v < s.out; v += WIDTH) {
+                Vector &sum = at(y.cell(row, i) + v);
+                sum = s.flag ? sum + at(s.bias + v) : at(s.bias + v);
+            }
+        product({x.cell(row, 0), s.in, 1}, packed(s.weight, s.in), s.side, s.out, s.in, y.cell(row, 0), s.out, true);
+    }
+}
+
+// GroupNorm of GROUPS groups: sums down the cells for every channel, twice, as small differences matter.
+void normalise(const Step &s, const Map &x, const Map &y, float *work) {
+    constexpr long GROUPS = 32;
+    constexpr float EPS = 1e-6f;
+    const long size = s.in / GROUPS;
+    const float share = 1.f / (s.side * s.side * size);
+    float *mean = work, *scale = mean + s.in;
+    for (float *sums : {mean, scale}) {
+        for (long v = 0; v < s.in; v += WIDTH) {
+            Vector sum = {};
+            for (long row = 0; row < s.side; ++row)
+                for (long i = 0; i < s.side; ++i) {
+                    const Vector value = at(x.cell(row, i) + v);
+                    sum += sums == mean ? value : (value - at(mean + v)) * (value - at(mean + v));
+                }
+            at(sums + v) = sum;
+        }
+        for (long g = 0; g < s.in; g += size) {
+            float all_of_it = 0;
+            for (long c = g; c < g + size; ++c) all_of_it += sums[c];
+            for (long c = g; c < g + size; ++c) sums[c] = sums == mean ? all_of_it * share : s.weight[c] / sqrtf(all_of_it * share + EPS);
+        }
+    }
+    for (long row = 0; row < s.side; ++row)
+        for (long i = 0; i < s.side; ++i)
+            for (long v = 0; v < s.in; v += WIDTH) {
+                const Vector value = (at(x.cell(row, i) + v) - at(mean + v)) * at(scale + v) + at(s.bias + v);
+                at(y.cell(row, i) + v) = s.flag ? value * sigmoid(value) : value;
+            }
+}
+
+// One head over all cells, added to y.
+void attend(const Step &s, const Map &x, const Map &y, float *work) {
+    const long cells = s.side * s.side, c = s.in;
+    float *rows = work, *qkv = rows + cells * c, *turned = qkv + cells * 3 * c, *scores = turned + cells * c;
+    for (long i = 0; i < cells; ++i) memcpy(rows + i * c, x.cell(i / s.side, i % s.side), sizeof(float) * c);
+    product({rows, c, 1}, packed(s.weight, c), cells, 3 * c, c, qkv, 3 * c);
+    for (long i = 0; i < cells; ++i)
+        for (long v = 0; v < 3 * c; v += WIDTH) at(qkv + i * 3 * c + v) += at(s.bias + v);
+    const float scale = 1.f / sqrtf(c);
+    for (long i = 0; i < cells; ++i)
+        for (long k = 0; k < c; ++k) turned[(i / BLOCK * c + k) * BLOCK + i % BLOCK] = qkv[i * 3 * c + k] * scale;
+    product({qkv + c, 3 * c, 1}, packed(turned, c), cells, cells, c, scores, cells);
+    softmax_down(scores, cells, cells);
+    product({scores, 1, cells}, plain(qkv + 2 * c, 3 * c), cells, c, cells, rows, c);
+    for (long row = 0; row < s.side; ++row) {
+        for (long i = 0; i < s.side; ++i)
+            for (long v = 0; v < c; v += WIDTH) at(y.cell(row, i) + v) += at(s.bias2 + v);
+        product({rows + row * s.side * c, c, 1}, packed(s.weight2, c), s.side, c, c, y.cell(row, 0), c, true);
+    }
+}
+
+// (3, side patch, side patch) pixels -> cells of 3 patch patch values: colour, row, column of the patch.
+void unshuffle(const Encoder &e, const float *image, const Map &y) {
+    const long width = e.side * e.patch;
+    for (long color = 0; color < 3; ++color)
+        for (long row = 0; row < width; ++row, image += width)
+            for (long i = 0; i < e.side; ++i)
+                memcpy(y.cell(row / e.patch, i) + (color * e.patch + row % e.patch) * e.patch, image + i * e.patch, sizeof(float) * e.patch);
+}
+}  // namespace
+
+extern "C" {
+long codec_block() { return BLOCK; }
+
+// images (count, 3, side patch, side patch) -> latents (count, latent, cells, cells). memory: `maps` maps of map_floats and as much again.
+void codec_encode(const Encoder *e, const float *images, long count, float *latents, float *memory) {
+    const long pixels = 3 * e->patch * e->patch * e->side * e->side;
+    float *work = memory + e->maps * e->map_floats;
+    for (long n = 0; n < count; ++n) {
+        const Map first{memory, e->side, 3 * e->patch * e->patch};
+        first.clear_border();
+        unshuffle(*e, images + n * pixels, first);
+        for (long i = 0; i < e->steps; ++i) {
+            const Step &s = e->step[i];
+            const Map x{memory + s.from * e->map_floats, s.kind == DOWN ? 2 * s.side : s.side, s.in};
+            const Map y{memory + s.to * e->map_floats, s.side, s.out};
+            y.clear_border();
+            if (s.kind == CONV || s.kind == DOWN) convolve(s, x, y);
+            if (s.kind == POINT) project(s, x, y);
+            if (s.kind == NORM) normalise(s, x, y, work);
+            if (s.kind == ATTEND) attend(s, x, y, work);
+        }
+        const Step &s = e->step[e->steps - 1];
+        const Map found{memory + s.to * e->map_floats, s.side, s.out};
+        for (long channel = 0; channel < e->latent; ++channel)
+            for (long row = 0; row < s.side; ++row)
+                for (long i = 0; i < s.side; ++i) *latents++ = found.cell(row, i)[channel];
+    }
+}
+}
