@@ -27,16 +27,21 @@ class Haar(nn.Module):
         super().__init__()
         self.wavelets = nn.Parameter(torch.full((2,), 0.5**0.5), requires_grad=False)
 
+    @property
+    def gain(self) -> Tensor:
+        """Of one level: both axes, and the published halving."""
+        return self.wavelets.float().square()[0] / 2
+
     def split(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 48, H/4, W/4)."""
-        gain = self.wavelets.float().square()[0].to(x.dtype) / 2  # both axes, and the published halving
+        gain = self.gain.to(x.dtype)
         for _ in range(HAAR_LEVELS):
             x = haar(x) * gain
         return x
 
     def join(self, x: Tensor) -> Tensor:
         """(N, 48, H, W) -> (N, 3, 4H, 4W)."""
-        gain = self.wavelets.float().square()[0].to(x.dtype) * 2
+        gain = self.gain.to(x.dtype) * 4
         for _ in range(HAAR_LEVELS):
             x = unhaar(x) * gain
         return x

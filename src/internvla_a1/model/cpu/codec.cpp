@@ -29,9 +29,12 @@ struct Map {
     }
 };
 
+constexpr long PATCH = 4;  // pixels of a cell after both levels of wavelets
+
 struct Encoder {  // codec.py: Encoder
-    long steps, maps, map_floats, patch, side, latent;  // side: cells of the first map, of patch x patch pixels
+    long steps, maps, map_floats, side, latent;  // side: cells of the first map
     const Step *step;
+    float gain;  // of a level of wavelets
 };
 
 // 3 x 3, with a border of zeros all round; DOWN: every other cell, and none of the border on the left and on top.
@@ -62,29 +65,46 @@ void project(const Step &s, const Map &x, const Map &y) {
     }
 }
 
-// GroupNorm of GROUPS groups: sums down the cells for every channel, twice, as small differences matter.
-void normalise(const Step &s, const Map &x, const Map &y, float *work) {
-    constexpr long GROUPS = 32;
-    constexpr float EPS = 1e-6f;
-    const long size = s.in / GROUPS;
-    const float share = 1.f / (s.side * s.side * size);
-    float *mean = work, *scale = mean + s.in;
-    for (float *sums : {mean, scale}) {
-        for (long v = 0; v < s.in; v += WIDTH) {
-            Vector sum = {};
-            for (long row = 0; row < s.side; ++row)
-                for (long i = 0; i < s.side; ++i) {
-                    const Vector value = at(x.cell(row, i) + v);
-                    sum += sums == mean ? value : (value - at(mean + v)) * (value - at(mean + v));
-                }
-            at(sums + v) = sum;
+// Of every channel the mean over all cells of (x - from) to the power of 1 or 2; row by row, as one long sum in float32 is not exact enough.
+void means_down(const Map &x, const float *from, int power, float *mean) {
+    for (long v = 0; v < x.channels; v += WIDTH) {
+        Vector sum = {};
+        for (long row = 0; row < x.side; ++row) {
+            Vector of_row = {};
+            for (long i = 0; i < x.side; ++i) {
+                const Vector value = at(x.cell(row, i) + v) - at(from + v);
+                of_row += power == 2 ? value * value : value;
+            }
+            sum += of_row;
         }
-        for (long g = 0; g < s.in; g += size) {
-            float all_of_it = 0;
-            for (long c = g; c < g + size; ++c) all_of_it += sums[c];
-            for (long c = g; c < g + size; ++c) sums[c] = sums == mean ? all_of_it * share : s.weight[c] / sqrtf(all_of_it * share + EPS);
-        }
+        at(mean + v) = sum / float(x.side * x.side);
     }
+}
+
+// Every channel's value becomes the mean of its group.
+void mean_of_groups(float *values, long channels, long size) {
+    for (long g = 0; g < channels; g += size) {
+        float sum = 0;
+        for (long c = g; c < g + size; ++c) sum += values[c];
+        for (long c = g; c < g + size; ++c) values[c] = sum / size;
+    }
+}
+
+// GroupNorm of 32 groups. The mean is found twice, the second time of what is left: where a picture is all one colour, variances are close
+// to zero, and what is left of a mean would not be small beside them.
+void normalise(const Step &s, const Map &x, const Map &y, float *work) {
+    constexpr float EPS = 1e-6f;
+    const long size = s.in / 32;
+    float *mean = work, *rest = mean + s.in, *scale = rest + s.in;
+    memset(rest, 0, sizeof(float) * s.in);
+    means_down(x, rest, 1, mean);
+    mean_of_groups(mean, s.in, size);
+    means_down(x, mean, 1, rest);
+    mean_of_groups(rest, s.in, size);
+    for (long c = 0; c < s.in; ++c) mean[c] += rest[c];
+    means_down(x, mean, 2, scale);
+    mean_of_groups(scale, s.in, size);
+    for (long c = 0; c < s.in; ++c) scale[c] = s.weight[c] / sqrtf(scale[c] + EPS);
     for (long row = 0; row < s.side; ++row)
         for (long i = 0; i < s.side; ++i)
             for (long v = 0; v < s.in; v += WIDTH) {
@@ -114,27 +134,44 @@ void attend(const Step &s, const Map &x, const Map &y, float *work) {
     }
 }
 
-// (3, side patch, side patch) pixels -> cells of 3 patch patch values: colour, row, column of the patch.
-void unshuffle(const Encoder &e, const float *image, const Map &y) {
-    const long width = e.side * e.patch;
+// One level of cosmos.haar: the square's values from the left to the right, then downwards -> LL, LH, HL, HH.
+void haar(float a, float b, float c, float d, float gain, float out[4]) {
+    const float low = a + b, high = a - b, low_below = c + d, high_below = c - d;  // as there, sums in the same order: rounding is the same
+    out[0] = (low + low_below) * gain, out[1] = (low - low_below) * gain;
+    out[2] = (high + high_below) * gain, out[3] = (high - high_below) * gain;
+}
+
+// (3, 4 side, 4 side) pixels -> cells of 48 values: band of the second level, band of the first, colour.
+void split(const Encoder &e, const float *image, const Map &y) {
+    const long width = e.side * PATCH;
     for (long color = 0; color < 3; ++color)
-        for (long row = 0; row < width; ++row, image += width)
-            for (long i = 0; i < e.side; ++i)
-                memcpy(y.cell(row / e.patch, i) + (color * e.patch + row % e.patch) * e.patch, image + i * e.patch, sizeof(float) * e.patch);
+        for (long row = 0; row < e.side; ++row)
+            for (long i = 0; i < e.side; ++i) {
+                const float *patch = image + (color * width + row * PATCH) * width + i * PATCH;
+                float first[4][4], second[4];  // square, band
+                for (long square = 0; square < 4; ++square) {
+                    const float *p = patch + square / 2 * 2 * width + square % 2 * 2;
+                    haar(p[0], p[1], p[width], p[width + 1], e.gain, first[square]);
+                }
+                for (long band = 0; band < 4; ++band) {
+                    haar(first[0][band], first[1][band], first[2][band], first[3][band], e.gain, second);
+                    for (long k = 0; k < 4; ++k) y.cell(row, i)[12 * k + 3 * band + color] = second[k];
+                }
+            }
 }
 }  // namespace
 
 extern "C" {
 long codec_block() { return BLOCK; }
 
-// images (count, 3, side patch, side patch) -> latents (count, latent, cells, cells). memory: `maps` maps of map_floats and as much again.
+// images (count, 3, 4 side, 4 side) -> latents (count, latent, cells, cells). memory: `maps` maps of map_floats and as much again.
 void codec_encode(const Encoder *e, const float *images, long count, float *latents, float *memory) {
-    const long pixels = 3 * e->patch * e->patch * e->side * e->side;
+    const long pixels = 3 * PATCH * PATCH * e->side * e->side;
     float *work = memory + e->maps * e->map_floats;
     for (long n = 0; n < count; ++n) {
-        const Map first{memory, e->side, 3 * e->patch * e->patch};
+        const Map first{memory, e->side, 3 * PATCH * PATCH};
         first.clear_border();
-        unshuffle(*e, images + n * pixels, first);
+        split(*e, images + n * pixels, first);
         for (long i = 0; i < e->steps; ++i) {
             const Step &s = e->step[i];
             const Map x{memory + s.from * e->map_floats, s.kind == DOWN ? 2 * s.side : s.side, s.in};

@@ -34,8 +34,9 @@ class Encoder(ctypes.Structure):
     """codec.cpp: Encoder."""
 
     _fields_ = [
-        *((name, ctypes.c_long) for name in ("steps", "maps", "map_floats", "patch", "side", "latent")),
+        *((name, ctypes.c_long) for name in ("steps", "maps", "map_floats", "side", "latent")),
         ("step", ctypes.POINTER(Step)),
+        ("gain", ctypes.c_float),
     ]
 
 
@@ -57,12 +58,8 @@ class Plan:
         self._block, self._tensors, self._steps = block, list[Tensor](), list[Step]()
         self._side, self._floats, self._work = config.image // PATCH, 0, 0
         encoder: Any = codec.encoder  # of its parts torch says no more than that they are modules
-        first = 3 * PATCH**2
-        # wavelets are sums of a patch's pixels with signs: the first convolution takes them in
-        bands = encoder.patcher.split(torch.eye(first).view(first, 3, PATCH, PATCH)).flatten(1)  # (pixel, band)
-        weight = torch.einsum("obyx,pb->opyx", encoder.conv_in.weight.float(), bands)
-        self._conv(CONV, 0, 2, weight, encoder.conv_in.bias)
-        here = (2, weight.shape[0])
+        self._conv(CONV, 0, 2, encoder.conv_in.weight, encoder.conv_in.bias)
+        here = (2, encoder.conv_in.out_channels)
         for level in encoder.down:
             for residual in level.block:
                 here = self._residual(residual, here)
@@ -75,7 +72,7 @@ class Plan:
         self._attend(encoder.mid.attn_1, here)
         here = self._residual(encoder.mid.block_2, here)
         self._norm(encoder.norm_out, here, 1, silu=True)
-        # so does the last convolution the linear map behind it
+        # the last convolution takes the linear map behind it in
         quant: Any = codec.quant_conv
         last = quant.weight.float()[:, :, 0, 0]
         bias = last @ encoder.conv_out.bias.float() + quant.bias.float()
@@ -83,7 +80,7 @@ class Plan:
         spare = -len(last) % block
         self._conv(CONV, 1, here[0], nn.functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, spare)), nn.functional.pad(bias, (0, spare)))
         steps = (Step * len(self._steps))(*self._steps)
-        self.encoder = Encoder(len(steps), 3, self._floats, PATCH, config.image // PATCH, len(last), steps)
+        self.encoder = Encoder(len(steps), 3, self._floats, config.image // PATCH, len(last), steps, float(encoder.patcher.gain))
         self.latent_shape = (len(last), self._side, self._side)
         self.memory = torch.empty(3 * self._floats + self._work)
 
@@ -102,7 +99,7 @@ class Plan:
         self._step(kind, source, to, (inputs, outputs), add, packed(matrix, self._block), bias)
 
     def _norm(self, norm: nn.GroupNorm, source: Map, to: int, silu: bool) -> None:
-        self._work = max(self._work, 2 * source[1])
+        self._work = max(self._work, 3 * source[1])
         self._step(NORM, source[0], to, (source[1], source[1]), silu, norm.weight, norm.bias)
 
     def _residual(self, block: ResBlock, x: Map) -> Map:
