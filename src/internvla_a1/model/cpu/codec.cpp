@@ -37,17 +37,22 @@ struct Encoder {  // codec.py: Encoder
     float gain;  // of a level of wavelets
 };
 
+// Some channels of a row of cells: their bias, or what they were and the bias.
+void begin_row(const Map &y, long row, long first, long end, const float *bias, bool add) {
+    for (long i = 0; i < y.side; ++i)
+        for (long v = first; v < end; v += WIDTH) {
+            Vector &sum = at(y.cell(row, i) + v);
+            sum = add ? sum + at(bias + v) : at(bias + v);
+        }
+}
+
 // 3 x 3, with a border of zeros all round; DOWN: every other cell, and none of the border on the left and on top.
 void convolve(const Step &s, const Map &x, const Map &y) {
     const long stride = s.kind == DOWN ? 2 : 1, first = s.kind == DOWN ? 0 : -1, taps = 3 * s.in;
     for (long j = 0; j < s.out; j += BLOCK)
         for (long row = 0; row < s.side; ++row) {
             float *to = y.cell(row, 0) + j;
-            for (long i = 0; i < s.side; ++i)
-                for (long v = j; v < j + BLOCK; v += WIDTH) {
-                    Vector &sum = at(y.cell(row, i) + v);
-                    sum = s.flag ? sum + at(s.bias + v) : at(s.bias + v);
-                }
+            begin_row(y, row, j, j + BLOCK, s.bias, s.flag);
             for (long line = 0; line < 3; ++line)
                 product({x.cell(stride * row + first + line, first), stride * s.in, 1}, plain(s.weight + (3 * j + line * BLOCK) * taps, BLOCK),
                         s.side, BLOCK, taps, to, s.out, true);
@@ -56,11 +61,7 @@ void convolve(const Step &s, const Map &x, const Map &y) {
 
 void project(const Step &s, const Map &x, const Map &y) {
     for (long row = 0; row < s.side; ++row) {
-        for (long i = 0; i < s.side; ++i)
-            for (long v = 0; v < s.out; v += WIDTH) {
-                Vector &sum = at(y.cell(row, i) + v);
-                sum = s.flag ? sum + at(s.bias + v) : at(s.bias + v);
-            }
+        begin_row(y, row, 0, s.out, s.bias, s.flag);
         product({x.cell(row, 0), s.in, 1}, packed(s.weight, s.in), s.side, s.out, s.in, y.cell(row, 0), s.out, true);
     }
 }
@@ -128,8 +129,7 @@ void attend(const Step &s, const Map &x, const Map &y, float *work) {
     softmax_down(scores, cells, cells);
     product({scores, 1, cells}, plain(qkv + 2 * c, 3 * c), cells, c, cells, rows, c);
     for (long row = 0; row < s.side; ++row) {
-        for (long i = 0; i < s.side; ++i)
-            for (long v = 0; v < c; v += WIDTH) at(y.cell(row, i) + v) += at(s.bias2 + v);
+        begin_row(y, row, 0, c, s.bias2, true);
         product({rows + row * s.side * c, c, 1}, packed(s.weight2, c), s.side, c, c, y.cell(row, 0), c, true);
     }
 }
