@@ -258,7 +258,8 @@ class InternVLAA1(nn.Module):
         if self.device.type == "cpu" and not torch.is_grad_enabled():  # a CPU is no faster with more, and would need room for all
             at_once = max(1, PIXELS_AT_ONCE // size**2)
         parts = []
-        for part in frames.float().split(at_once):
+        for part in frames.split(at_once):
+            part = part.float()
             if part.shape[2:] != (size, size):
                 part = F.interpolate(part, size=(size, size), mode="bilinear", align_corners=False)
             parts.append(self.codec.encode(part * 2 - 1).float())

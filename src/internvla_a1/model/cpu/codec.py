@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 CONV, DOWN, POINT, NORM, ATTEND = range(5)  # codec.cpp: Kind
 MOST_WIDTH = 128  # beyond, torch's convolutions are as fast
-PATCH = 4  # pixels of a cell after both levels of wavelets
 Map = tuple[int, int]  # which one, and its channels
 
 
@@ -43,8 +42,7 @@ class Encoder(ctypes.Structure):
 def suits(config: CodecConfig) -> bool:
     """Is this a tokenizer that codec.cpp can encode with, and so small that it should?"""
     widths = [config.channels * m for m in (1, *config.multipliers)]
-    side = config.image // PATCH >> config.downsamples
-    fits = config.image == side * PATCH << config.downsamples and not side**2 % GRAIN
+    fits = config.image == config.grid * config.compression and not config.grid**2 % GRAIN
     return fits and max(widths) <= MOST_WIDTH and not any(w % GRAIN for w in widths)
 
 
@@ -56,7 +54,8 @@ class Plan:
 
     def __init__(self, codec: CosmosCodec, config: CodecConfig, block: int) -> None:
         self._block, self._tensors, self._steps = block, list[Tensor](), list[Step]()
-        self._side, self._floats, self._work = config.image // PATCH, 0, 0
+        first_side = config.grid << config.downsamples
+        self._side, self._floats, self._work = first_side, 0, 0
         encoder: Any = codec.encoder  # of its parts torch says no more than that they are modules
         self._conv(CONV, 0, 2, encoder.conv_in.weight, encoder.conv_in.bias)
         here = (2, encoder.conv_in.out_channels)
@@ -80,8 +79,8 @@ class Plan:
         spare = -len(last) % block
         self._conv(CONV, 1, here[0], nn.functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, spare)), nn.functional.pad(bias, (0, spare)))
         steps = (Step * len(self._steps))(*self._steps)
-        self.encoder = Encoder(len(steps), 3, self._floats, config.image // PATCH, len(last), steps, float(encoder.patcher.gain))
-        self.latent_shape = (len(last), self._side, self._side)
+        self.encoder = Encoder(len(steps), 3, self._floats, first_side, len(last), steps, float(encoder.patcher.gain))
+        self.latent_shape = (len(last), config.grid, config.grid)
         self.memory = torch.empty(3 * self._floats + self._work)
 
     def _step(self, kind: int, source: int, to: int, sizes: tuple[int, int], flag: bool, *tensors: Tensor) -> None:
