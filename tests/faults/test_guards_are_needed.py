@@ -50,7 +50,7 @@ class Wall:
 
     name = "wall"
 
-    def check(self, start: np.ndarray, path: np.ndarray) -> PathCheck:
+    def check(self, start: np.ndarray, path: np.ndarray, leaving: bool = False) -> PathCheck:
         free = len(path) == 1 and np.allclose(path[0], start)
         return PathCheck(1) if free else PathCheck(0, "wall")
 
@@ -136,7 +136,7 @@ class Beam:
     def __init__(self, at: float) -> None:
         self.at = at
 
-    def check(self, start: np.ndarray, path: np.ndarray) -> PathCheck:
+    def check(self, start: np.ndarray, path: np.ndarray, leaving: bool = False) -> PathCheck:
         beyond = np.flatnonzero(path[:, 0] > self.at)
         return PathCheck(int(beyond[0]), "link_1 with the beam") if len(beyond) else PathCheck(len(path))
 

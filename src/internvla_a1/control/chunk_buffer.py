@@ -14,9 +14,9 @@ import numpy as np
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.gate import TimedChunk
 from internvla_a1.control.limiter import Reference, reference_from
-from internvla_a1.control.smoothing import smooth
 from internvla_a1.core.clock import nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
+from internvla_a1.core.smoothing import smooth
 from internvla_a1.core.types import FloatArray
 
 _KEPT = 6  # chunks that may share in the reference: bounds the work of a tick

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from internvla_a1.core.types import FloatArray
 
 STEP_RAD = 0.05  # longest joint step between two checked configurations
 MOST_CHECKS = 300  # configurations a chunk, at most: bounds the work; what is beyond them is cut, never let pass unchecked
+LEAVING_SLACK_M = 1e-5  # a distance is found to about a micrometre: less than this is not "nearer"
 
 
 class PinocchioGate:
@@ -25,9 +27,7 @@ class PinocchioGate:
 
     name = "pinocchio"
 
-    def __init__(
-        self, robot: RobotSpec, urdf: str, srdf: str = "", package_dirs: Sequence[str] = (), margin_m: float = 0.005
-    ) -> None:
+    def __init__(self, robot: RobotSpec, urdf: str, srdf: str = "", package_dirs: Sequence[str] = (), margin_m: float = 0.005) -> None:
         """urdf, srdf: text, xacro already expanded. Raises MissingDependencyError, or ConfigError where the URDF lacks a joint."""
         try:
             import coal
@@ -84,14 +84,22 @@ class PinocchioGate:
 
     def hit(self, q: FloatArray) -> str:
         """What touches what at joint positions q (joints,); empty if nothing."""
+        return self._checker.hit(self._full(q))
+
+    def _full(self, q: FloatArray) -> FloatArray:
+        """Pinocchio's vector, with the joints that are not commanded."""
         full = self._neutral.copy()
         for at, column, multiplier, offset in self._columns:
             full[at] = multiplier * q[column] + offset
-        return self._checker.hit(full)
+        return full
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
         """How many leading waypoints of path (waypoints, joints) are free, with the straight way to each from the one before."""
-        return walk(self.hit, start, np.clip(path, self._lower, self._upper))  # the limiter goes no further either
+        path = np.clip(path, self._lower, self._upper)  # the limiter goes no further either
+        if not (leaving and self.hit(start)):
+            return walk(self.hit, start, path)
+        with self._checker.leaving(self._full(start)) as hit:
+            return walk(lambda q: hit(self._full(q)), start, path)
 
 
 def walk(hit: Callable[[FloatArray], str], start: FloatArray, path: FloatArray) -> PathCheck:
@@ -117,7 +125,7 @@ class StateGate:
         self.name, self._hit = name, hit
         self._lower, self._upper = robot.array("lower"), robot.array("upper")
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
         return walk(self._hit, start, np.clip(path, self._lower, self._upper))
 
 
@@ -135,7 +143,7 @@ class _Checker:
 
     def __init__(self, pin: Any, model: Any, data: Any, geometry: Any, margin_m: float) -> None:
         self._pin, self._model, self._data, self._geometry = pin, model, data, geometry
-        self._geometry_data = geometry.createData()
+        self._geometry_data, self._margin_m = geometry.createData(), margin_m
         for request in self._geometry_data.collisionRequests:
             request.security_margin = margin_m
 
@@ -148,3 +156,35 @@ class _Checker:
                 first, second = (self._geometry.geometryObjects[i].name for i in (pair.first, pair.second))
                 return f"{first} with {second}"
         return "a collision"
+
+    @contextmanager
+    def leaving(self, start: FloatArray) -> Iterator[Callable[[FloatArray], str]]:
+        """Instead of `hit`, for a way from a configuration within the margin: what comes nearer there than it was before, too.
+
+        Whatever has come out of the margin stays out. Where something touches at the start nothing is let pass: which way leads out of
+        a hull is not to be seen from inside.
+        """
+        requests = self._geometry_data.collisionRequests
+        self._pin.computeCollisions(self._model, self._data, self._geometry, self._geometry_data, start, False)
+        near = [i for i, result in enumerate(self._geometry_data.collisionResults) if result.isCollision()]
+        apart = self._distances(near)
+
+        def hit(full: FloatArray) -> str:
+            what = self.hit(full)
+            if not what:
+                for i, distance in zip(near, self._distances(near), strict=True):
+                    requests[i].security_margin = max(requests[i].security_margin, min(distance - LEAVING_SLACK_M, self._margin_m))
+            return what
+
+        try:
+            if min(apart, default=0.0) > LEAVING_SLACK_M:
+                for i, distance in zip(near, apart, strict=True):
+                    requests[i].security_margin = distance - LEAVING_SLACK_M
+            yield hit
+        finally:
+            for i in near:
+                requests[i].security_margin = self._margin_m
+
+    def _distances(self, pairs: list[int]) -> list[float]:
+        """In m, in the configuration that was asked about last."""
+        return [self._pin.computeDistance(self._geometry, self._geometry_data, i).min_distance for i in pairs]

@@ -21,6 +21,10 @@ class CollisionGate(Protocol):
 
     name: str
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
-        """path (waypoints, joints), from start (joints,), straight in between; the robot's own joint order."""
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
+        """path (waypoints, joints), from start (joints,), straight in between; the robot's own joint order.
+
+        leaving: from a start that is nearer to something than the gate's margin, but does not touch it, a way is free on which nothing
+        within the margin comes nearer. A gate that knows no distances finds none, as without it.
+        """
         ...

@@ -300,7 +300,7 @@ class Executor:
         if wanted is None or measured is None:
             self._mover.stop(supervisor.mode is Mode.ESTOP, knot)
             return
-        problem = self._mover.advance(wanted, knot, measured, self._ramp_s(), due, self._until())
+        problem = self._mover.advance(wanted, knot, measured, self._ramp_s(), due, self._until(), supervisor.mode is Mode.TELEOP)
         if isinstance(problem, Refusal):
             self._count(problem)
         elif problem is not None:

@@ -11,10 +11,10 @@ from internvla_a1.control.limiter import Reference
 from internvla_a1.control.limits import Limits
 from internvla_a1.control.measured import stamp_refusal
 from internvla_a1.control.motion_clock import MotionClock
-from internvla_a1.control.smoothing import smooth
 from internvla_a1.core.clock import NS, Now, nanoseconds, seconds
 from internvla_a1.core.faults import Reason, Refusal
 from internvla_a1.core.joints import JointMatcher
+from internvla_a1.core.smoothing import smooth
 from internvla_a1.core.types import FloatArray
 
 _LOOK_RAD = 1.2  # how far ahead of the arm a command is checked: more than it can move before the next command, and stop

@@ -30,7 +30,8 @@ def admit_chunk(
 ) -> TimedChunk | Refusal:
     """The chunk inside the position limits, up to its last safe waypoint; from there on the arm stays, and its grippers go on.
 
-    A hand that comes a little too near to what it picks from can still close. Refused only where not even staying is safe.
+    A hand that comes a little too near to what it picks from can still close. Refused only where not even staying is safe. An arm that an
+    emergency stop left within the gate's margin may be led out of it.
     gripper: (joints,) bool. Limited before it is interpolated: a cubic through a waypoint far outside would swing the other way
     before it.
     """
@@ -39,13 +40,13 @@ def admit_chunk(
     if gate is None:
         return chunk
     ahead = chunk.remaining_from(motion_ns)
-    result = gate.check(place.now, chunk.positions[ahead:])
+    result = gate.check(place.now, chunk.positions[ahead:], leaving=True)
     if result.safe == chunk.steps - ahead:
         return chunk
     first = ahead + result.safe
     before, last = (chunk.positions[first - 1],) * 2 if result.safe else (place.now, place.rest)
     staying = np.where(gripper, chunk.positions[first:], last)
-    still = gate.check(before, staying).safe
+    still = gate.check(before, staying, leaving=True).safe
     if result.safe + still == 0:
         return Refusal(Reason.COLLISION, f"chunk {chunk.chunk_id}: already its next waypoint, step {ahead}: {result.hit}")
     positions = np.concatenate([chunk.positions[:first], staying[:still]])

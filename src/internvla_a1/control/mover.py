@@ -119,12 +119,20 @@ class Mover:
             self._anchor(knot, place)
 
     def advance(
-        self, wanted: Reference, knot: int, measured: FloatArray, ramp_s: float, due: bool, until_ns: int | None = None
+        self,
+        wanted: Reference,
+        knot: int,
+        measured: FloatArray,
+        ramp_s: float,
+        due: bool,
+        until_ns: int | None = None,
+        by_hand: bool = False,
     ) -> Fault | Refusal | None:
         """Follow `wanted`, at the inner instants of `times`. Returns what kept it from doing so.
 
         ramp_s: time over which a source that just began gets its authority. due: whether a segment is to be sent. until_ns: motion
-        time at which the plan has to brake, whatever its cover.
+        time at which the plan has to brake, whatever its cover. by_hand: a person moves the arm, out of a place too near to something on
+        whichever way.
         """
         if self.plan is None:
             self._anchor(knot, measured)
@@ -142,7 +150,7 @@ class Mover:
         asked = self.authority.apply(wanted, self.times(knot)[1:-1])
         inside = np.clip(asked.q, self.bounds.lower, self.bounds.upper)
         free = inside == asked.q
-        planned = self._planned(before, knot, Reference(inside, asked.v * free, asked.a * free), cells)
+        planned = self._planned(before, knot, Reference(inside, asked.v * free, asked.a * free), cells, by_hand)
         if isinstance(planned, Refusal):  # the plan before goes on, and it ends at rest
             return planned
         plan, limited = planned
@@ -155,7 +163,7 @@ class Mover:
         self.limited = limited or not free.all()
         return None
 
-    def _planned(self, before: Plan, knot: int, ref: Reference, most: int) -> tuple[Plan, bool] | Refusal:
+    def _planned(self, before: Plan, knot: int, ref: Reference, most: int, by_hand: bool) -> tuple[Plan, bool] | Refusal:
         """A plan that may be sent, and whether a limit had a say. Near something it follows for a shorter time before it brakes.
 
         A chunk's waypoints are free, and so is a person's target; the braking tail off the way to them need not be.
@@ -167,17 +175,18 @@ class Mover:
             refusal = plan_refusal(plan, before, knot, self.bounds)
             if refusal is not None:
                 return refusal
-            touched = self._touched(plan)
+            touched = self._touched(plan, by_hand)
             if not touched:
                 return plan, limited
         return Refusal(Reason.COLLISION, f"the plan to its rest: {touched}")
 
-    def _touched(self, plan: Plan) -> str:
+    def _touched(self, plan: Plan, by_hand: bool) -> str:
         """What the arm would touch until the plan's rest; empty if nothing. An arm that is too near already may be moved away."""
         if self.collision is None:
             return ""
-        result = self.collision.check(plan.q[0], waypoints(plan))
-        return result.hit if result.hit and self.collision.check(plan.q[0], plan.q[:1]).safe else ""
+        start, leaving = plan.q[0], not by_hand
+        result = self.collision.check(start, waypoints(plan), leaving)
+        return result.hit if result.hit and self.collision.check(start, plan.q[:1], leaving).safe else ""
 
     def stop(self, steepest: bool, knot: int) -> None:
         """Brake, once; the emergency stop also sharpens a stop that is under way."""
@@ -194,7 +203,7 @@ class Mover:
         """An ordinary stop; where it would touch something, one as hard as the tail of a segment; else the plan, which was checked."""
         for deceleration in (self.limits.stop, self.limits.tail):
             braked = brake(plan, knot, deceleration, self.bounds)
-            if not self._touched(braked):
+            if not self._touched(braked, by_hand=True):
                 return braked
         return plan
 

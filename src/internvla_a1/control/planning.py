@@ -54,13 +54,13 @@ class JointPlanner:
         if self._gate is None:
             return True
         steps = max(1, int(np.ceil(np.abs(b - a).max() / _STEP_RAD)))
-        return self._gate.check(a, a + np.arange(1, steps + 1)[:, None] / steps * (b - a)).safe == steps
+        return self._gate.check(a, a + np.arange(1, steps + 1)[:, None] / steps * (b - a), leaving=True).safe == steps
 
     def _way(self, start: FloatArray, goal: FloatArray) -> FloatArray | None:
         """Corners (n, joints) of a free way, ends included."""
         if self._free(start, goal):
             return np.stack([start, goal])
-        if not self._free(goal, goal):
+        if self._gate is not None and not self._gate.check(goal, goal[None]).safe:
             return None
         rng = np.random.default_rng(self._seed)
         trees = [_Tree(start), _Tree(goal)]

@@ -159,7 +159,7 @@ class RoboplanPlanner:
         before = start
         for k in range(0, len(positions), _AT_ONCE):
             part = positions[k : k + _AT_ONCE]
-            result = self._gate.check(before, part)
+            result = self._gate.check(before, part, leaving=True)
             if result.safe < len(part):
                 return result.hit
             before = part[-1]

@@ -26,7 +26,7 @@ class Wall:
         self.at = at
         self.checked = 0
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
         self.checked += 1
         hits = np.nonzero(path[:, 0] > self.at)[0]
         return PathCheck(int(hits[0]), "link_1 with wall") if len(hits) else PathCheck(len(path))
@@ -87,9 +87,9 @@ def test_only_what_is_still_ahead_of_a_chunk_is_checked() -> None:
     seen: list[int] = []
 
     class Counting(Wall):
-        def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+        def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
             seen.append(len(path))
-            return super().check(start, path)
+            return super().check(start, path, leaving)
 
     rig = Rig(collision=Counting(9.0))
     rig.give_policy()

@@ -25,7 +25,7 @@ class Block:
         off = q - self.centre
         return bool(abs(off[0]) < 0.3 and off[1] < 0.5)
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
         before = start
         for k, waypoint in enumerate(path):
             if any(self.hit(before + s * (waypoint - before)) for s in np.linspace(0, 1, 9)):

