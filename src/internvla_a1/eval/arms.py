@@ -9,11 +9,12 @@ import xacro
 from internvla_a1.control.collision import PinocchioGate
 from internvla_a1.control.config import ExecutorConfig
 from internvla_a1.control.executor import Executor
-from internvla_a1.control.interface import Mode, Segment
+from internvla_a1.control.interface import Mode, Segment, Status
 from internvla_a1.core.clock import NS, Now, nanoseconds
 from internvla_a1.core.resources import find
 from internvla_a1.core.robot import RobotSpec
 from internvla_a1.core.types import ActionChunk
+from internvla_a1.policy.commitment import Commitments
 from internvla_a1.sim.cell import Cell
 from internvla_a1.sim.runner import to_trajectory
 from internvla_a1.sim.trajectory import Trajectory
@@ -30,6 +31,9 @@ class Arm(Interface):
     def take(self, chunk: ActionChunk) -> bool:
         """A chunk has arrived; False if it is not followed."""
 
+    def report(self, commitments: Commitments) -> None:
+        """Say which chunk is followed, as the executor's status does."""
+
     def advance(self, seconds: float) -> None:
         """Let the cell's time pass."""
 
@@ -40,10 +44,15 @@ class DirectArm:
     stops = 0
 
     def __init__(self, cell: Cell) -> None:
-        self._cell = cell
+        self._cell, self._following = cell, 0
 
     def take(self, chunk: ActionChunk) -> bool:
-        return bool(self._cell.controller.accept(to_trajectory(chunk), self._cell.time_s).accepted)
+        accepted = bool(self._cell.controller.accept(to_trajectory(chunk), self._cell.time_s).accepted)
+        self._following = chunk.chunk_id if accepted else self._following
+        return accepted
+
+    def report(self, commitments: Commitments) -> None:
+        commitments.executing(self._following)
 
     def advance(self, seconds: float) -> None:
         self._cell.advance(seconds)
@@ -62,12 +71,17 @@ class ExecutorArm:
         self._cell, self._core, self._tick_s = cell, Executor(cell.robot, config, gate), config.tick_s
         self._left_s = 0.0  # until the next tick
         self._armed = False
+        self._status: Status | None = None
         self.stops = 0
 
     def take(self, chunk: ActionChunk) -> bool:
         accepted = self._core.on_chunk(chunk, self._now()) is None
         self._tick()  # not a tick later
         return accepted
+
+    def report(self, commitments: Commitments) -> None:
+        if self._status is not None:
+            commitments.executing(self._status.chunk_id, self._status.chunk_age_s, self._status.commanded)
 
     def advance(self, seconds: float) -> None:
         while seconds > 1e-6:
@@ -88,6 +102,7 @@ class ExecutorArm:
         names, positions, velocities, _ = cell.joint_state()
         core.on_joint_state(names, positions, cell.stamp_ns, now, velocities)
         out = core.tick(now)
+        self._status = out.status
         if out.handover.mode is not Mode.POLICY:
             self.stops += self._armed
             if out.handover.mode is Mode.FAULT:

@@ -83,7 +83,8 @@ class _State:
         self._cameras = cameras_of(loop.policy)
         self._dt = loop.policy.robot.control_dt_s
         self._history = History(loop.policy.history_s)
-        self._commitments = Commitments(LEAD_S, ExecutorConfig().blend_s) if loop.protocol.executor else Commitments(0.0, 0.0)
+        lead_s, fade_s = (LEAD_S, ExecutorConfig().blend_s) if loop.protocol.executor else (0.0, 0.0)
+        self._commitments = Commitments(lead_s, fade_s, loop.policy.robot.gripper_mask)
         self._coming: tuple[float, ActionChunk] | None = None  # (arrival time, chunk)
         self._now_s = 0.0  # the cell's own time comes in whole control periods and may lag behind by one
         self._next_s, self._chunk_id = 0.0, 0
@@ -130,6 +131,7 @@ class _State:
         self._chunk_id += 1
         committed = None
         if protocol.rtc and protocol.mode == "asynchronous":
+            self._arm.report(self._commitments)
             committed = self._commitments.steps(seen.stamp_ns, self._dt)
         past = self._history.past() if protocol.history else seen
         instruction = cell.order.text if cell.order is not None else ""
@@ -163,7 +165,6 @@ class _State:
             chunk = replace(chunk, stamp_ns=now)
         if self._arm.take(chunk):
             self._commitments.sent(chunk, now)
-            self._commitments.executing(chunk.chunk_id)
         steps = protocol.execute or chunk.steps
         begun = self._now_s if protocol.mode == "blocking" else self._observed_s
         self._next_s = max(begun + min(steps, chunk.steps) * self._dt, self._now_s)

@@ -74,7 +74,7 @@ class PolicyNode(ManagedNode):
         self._params = params
         self._robot = load_robot(find(params.robot))
         self._policy = build_policy(params, self._robot, self._make)
-        self._commitments = Commitments(params.delay_margin_s, params.fade_s)
+        self._commitments = Commitments(params.delay_margin_s, params.fade_s, self._robot.gripper_mask)
         self._history: History[Observation] = History(REMEMBERED)
         self._scenes = SceneReader()
         self._scene: Scene | None = None
@@ -228,8 +228,9 @@ class PolicyNode(ManagedNode):
             self._scene = scene
 
     def _on_status(self, message: ExecutorStatus) -> None:
+        told = convert.told(message, self._robot.joint_names)
         with self._lock:
-            self._commitments.executing(message.chunk_id)
+            self._commitments.executing(message.chunk_id, message.chunk_age, None if isinstance(told, Refusal) else told)
 
     def _on_handover(self, message: HandoverState) -> None:
         given_back = message.mode == HandoverState.POLICY and self._mode not in (None, HandoverState.POLICY)

@@ -203,3 +203,14 @@ def status_msg(
     message.commanded = array.array("d", commanded.tolist())
     message.tracking_error = array.array("d", tracking_error.tolist())
     return message
+
+
+def told(message: ExecutorStatusMsg, joints: Sequence[str]) -> FloatArray | Refusal:
+    """Where the executor tells the arm to be, (joints,)."""
+    index = order(message.joint_names, joints)
+    if isinstance(index, Refusal):
+        return index
+    if len(message.commanded) != len(message.joint_names):
+        return Refusal(Reason.WRONG_SHAPE, f"{len(message.commanded)} positions for {len(message.joint_names)} joints")
+    commanded = np.asarray(message.commanded)[index]
+    return finite("commanded", commanded) or commanded

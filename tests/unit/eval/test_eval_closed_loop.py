@@ -148,7 +148,9 @@ def test_a_leader_drives_a_cell_that_others_have_reset_as_an_episode_would(cell)
             moves()
         assert cell.time_s == pytest.approx(15 * cell.robot.control_dt_s, abs=0.01)
         assert np.abs(cell.joint_state()[1] - before).max() > 0.05
-        assert policy.requests[0].committed is None and {r.committed.frozen for r in policy.requests[2:]} == {1}
+        committed = [r.committed for r in policy.requests]
+        assert committed[0] is None and {c.frozen for c in committed[2:] if c is not None} == {1}
+        assert all(committed[2:] if not executor else committed[5:]), "the executor takes the arm up softly: at first it hardly moves"
         assert (sum(cell.violations.values()) == 0) or not executor
 
 

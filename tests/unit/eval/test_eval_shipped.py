@@ -52,3 +52,11 @@ def test_parcels_end_in_the_bin_that_was_asked_for() -> None:
     """Seeds 1 to 4, no delay, so the same on every run of a machine; the rates with their intervals are in the model card."""
     loop = loop_of(Case(WEIGHTS, Protocol(speed=0.08)))
     assert sum(loop.episode(seed).success for seed in range(1, 5)) >= 3
+
+
+def test_late_chunks_are_planned_for_where_the_executor_has_the_arm() -> None:
+    """Taken up softly, the arm is behind its first chunks. All four missed while what was committed was what the chunks said."""
+    loop = loop_of(Case(WEIGHTS, Protocol(speed=0.08, delay_s=0.1, executor=True)))
+    outcomes = [loop.episode(31_000_000 + k) for k in (2, 4, 5, 8)]
+    assert sum(o.success for o in outcomes) >= 3
+    assert sum(o.stops + o.violations for o in outcomes) == 0

@@ -75,3 +75,57 @@ def test_after_clear_nothing_is_committed():
     c.executing(1)
     c.clear()
     assert c.steps(nanoseconds(10.2), DT) is None
+
+
+def reported(*at, off=0.0, gripper=False):
+    """Of chunk 1, whose joint is at the time of day: the arm was told to be `off` from it at these instants."""
+    c = Commitments(margin_s=0.0, gripper=gripper)
+    c.sent(chunk(10.0, 1), nanoseconds(10.1))
+    for t, o in zip(at, np.broadcast_to(off, len(at)), strict=True):
+        c.executing(1, t - 10.0, np.array([t + o]))
+    return c
+
+
+def test_an_arm_that_is_off_its_chunk_is_committed_to_come_back_to_it():
+    got = reported(10.2, 10.25, off=-0.3).steps(nanoseconds(10.3), DT)
+    off = got.positions[:, 0] - (10.3 + DT * np.arange(1, 8))
+    assert off[0] == pytest.approx(-0.25, abs=0.07) and (np.diff(off) >= 0).all()
+    assert abs(off[4:]).max() < 1e-3, "half a second after the report it is back"
+
+
+def test_a_report_of_the_chunk_before_tells_where_the_new_one_finds_the_arm():
+    c = reported(10.2, 10.25)
+    c.sent(chunk(10.2, 2, offset=0.2), nanoseconds(10.3))
+    c.executing(1, 0.3, np.array([10.3]))
+    c.executing(2, 0.15, np.array([10.35]))
+    got = c.steps(nanoseconds(10.35), DT).positions[:, 0]
+    assert got[0] < 10.45 + 0.19 and got[-1] == pytest.approx(10.35 + 0.2 + DT * len(got))
+
+
+def test_an_arm_that_is_held_is_committed_to_nothing_until_it_moves_again():
+    c = reported(10.2, 10.25, off=(0.0, -0.05 - 0.02))
+    c.executing(1, 0.3, np.array([10.18]))
+    assert c.steps(nanoseconds(10.3), DT) is None
+    c.executing(1, 0.35, np.array([10.2]))
+    assert c.steps(nanoseconds(10.4), DT) is not None
+
+
+def test_an_arm_at_rest_where_its_chunk_is_follows_it():
+    c = Commitments(margin_s=0.0)
+    still = ActionChunk(nanoseconds(10.0), 1, ("j",), DT, np.full((10, 1), 0.7))
+    c.sent(still, nanoseconds(10.1))
+    for age in (0.2, 0.25):
+        c.executing(1, age, np.array([0.7]))
+    np.testing.assert_array_equal(c.steps(nanoseconds(10.3), DT).positions, np.full((7, 1), 0.7))
+
+
+def test_a_gripper_is_always_off_and_holds_nothing_up():
+    got = reported(10.2, 10.25, off=(-0.2, -0.25), gripper=np.array([True])).steps(nanoseconds(10.3), DT)
+    np.testing.assert_allclose(got.positions[:, 0], 10.3 + DT * np.arange(1, 8))
+
+
+def test_a_report_without_positions_or_of_another_robot_means_that_the_chunk_is_followed():
+    for told in (None, np.zeros(0), np.zeros(3)):
+        c = reported(10.2, 10.25, off=-0.3)
+        c.executing(1, 0.3, told)
+        np.testing.assert_allclose(c.steps(nanoseconds(10.3), DT).positions[0, 0], 10.4)

@@ -170,3 +170,16 @@ def test_a_parcel_that_was_put_elsewhere_has_no_velocity():
     reader.read(scene_markers.scene_markers(scene_at(0.0)))
     got = reader.read(scene_markers.scene_markers(scene_at(5.0)))
     assert got.objects[0].velocity.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_where_the_arm_is_told_to_be_comes_in_the_robots_order_or_is_refused():
+    def status(names, commanded):
+        return wire(convert.status_msg(1, names, np.array(commanded), np.zeros(len(commanded))))
+
+    np.testing.assert_array_equal(convert.told(status(("c", "x", "a", "b"), [3.0, 9.0, 1.0, 2.0]), JOINTS), [1.0, 2.0, 3.0])
+    for names, commanded, reason in (
+        (("a", "b"), [1.0, 2.0], Reason.WRONG_JOINTS),
+        (JOINTS, [], Reason.WRONG_SHAPE),
+        (JOINTS, [1.0, np.nan, 2.0], Reason.NON_FINITE),
+    ):
+        assert convert.told(status(names, commanded), JOINTS).reason is reason
