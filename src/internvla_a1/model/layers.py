@@ -6,11 +6,13 @@ allocates nothing; without them (training, compilation, guidance) the same code 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from internvla_a1.model.cpu.kernels import Kernels
@@ -132,3 +134,10 @@ class GatedMLP(nn.Module):
         gated = self.gate_proj(x, gate)
         gated = F.silu(gated, inplace=gate is not None)
         return self.down_proj(torch.mul(gated, self.up_proj(x, up), out=gate), out)
+
+
+def run_through(blocks: Iterable[nn.Module], x: Tensor, *rest: Any, recompute: bool) -> Tensor:
+    """x through one block after the other, `rest` beside it. recompute: activations are found again in the backward pass."""
+    for block in blocks:
+        x = checkpoint(block, x, *rest, use_reentrant=False) if recompute else block(x, *rest)
+    return x

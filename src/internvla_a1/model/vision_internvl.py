@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from internvla_a1.model.attention import Attend, sdpa
 from internvla_a1.model.config import InternVisionConfig
-from internvla_a1.model.layers import Linear
+from internvla_a1.model.layers import Linear, run_through
 from internvla_a1.model.vision_qwen import LayerNorm
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class InternVision(nn.Module):
         self.imagenet_mean = nn.Parameter(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), requires_grad=False)
         self.imagenet_std = nn.Parameter(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), requires_grad=False)
         self.attend: Attend = sdpa
+        self.recompute = False  # gradient checkpointing
         self.kernels: VisionKernels | CudaVisionKernels | None = None  # set by precision.place where they are to be used
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,8 +101,7 @@ class InternVision(nn.Module):
         if self.kernels is not None and self.kernels.takes(x):
             x = self.kernels.run(self, x)
         else:
-            for layer in self.layer:
-                x = layer(x, self.attend)
+            x = run_through(self.layer, x, self.attend, recompute=self.recompute)
         return self.projector(self.shuffle(x[:, 1:].unflatten(1, (rows, columns))))
 
     @property

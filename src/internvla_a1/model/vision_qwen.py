@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from internvla_a1.model.attention import Attend, sdpa
 from internvla_a1.model.config import QwenVisionConfig
-from internvla_a1.model.layers import Linear, embedding, linear
+from internvla_a1.model.layers import Linear, embedding, linear, run_through
 from internvla_a1.model.positions import rotate
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class QwenVision(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = PatchMerger(config, width)
         self.attend: Attend = sdpa
+        self.recompute = False  # gradient checkpointing
         self.kernels: VisionKernels | CudaVisionKernels | None = None  # set by precision.place where they are to be used
         self._tables: dict[tuple, tuple[Tensor, Tensor]] = {}
 
@@ -111,9 +112,7 @@ class QwenVision(nn.Module):
         rope = self.rotary(grid, x.device, x.dtype)
         if self.kernels is not None and self.kernels.takes(x):
             return self.merger(self.kernels.run(self, x, rope))
-        for block in self.blocks:
-            x = block(x, rope, self.attend)
-        return self.merger(x)
+        return self.merger(run_through(self.blocks, x, rope, self.attend, recompute=self.recompute))
 
     @property
     def stack(self) -> list[VisionBlock]:

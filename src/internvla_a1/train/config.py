@@ -125,7 +125,7 @@ class TrainConfig:
     noise_draws: int = 1  # noise and time drawn this many times per observation
     precision: str = "bfloat16"  # auto: bfloat16 on a GPU or a CPU with AVX-512 BF16 or AMX, else float32
     threads: int = 0  # torch threads on a CPU, 0: as torch has it
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # layers and vision blocks run again in the backward pass instead of keeping what they made
     compile: bool = False  # fuse the small operations of the layers (torch.compile; a C++ compiler on a CPU)
     ema: float = 0.0  # 0: off
     save_every: int = 1000

@@ -53,8 +53,8 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Any:
     narrow = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     mixed = "bf16" if narrow else "no"
     AcceleratorState._reset_state()  # it is global: an earlier run in this process may have had another precision
-    # the last und layer only gives keys and values: the rest of it never gets a gradient
-    loose = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # of a policy, the last und layer only gives keys and values: the rest of it never gets a gradient
+    loose = DistributedDataParallelKwargs(find_unused_parameters=config.kind in ("policy", "foresight"))
     return Accelerator(mixed_precision=mixed, cpu=cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[loose])
 
 

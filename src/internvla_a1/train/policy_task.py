@@ -15,6 +15,7 @@ from internvla_a1.eval.ablation import ablate, ablated_latents, split_off
 from internvla_a1.eval.colors import color_mask
 from internvla_a1.model import InternVLAA1, save_model
 from internvla_a1.model.config import ModelConfig, StemConfig
+from internvla_a1.model.vision_stem import StemVision
 from internvla_a1.train.auxiliary import GroundingHead, SpeedHead, TargetHead, token_labels
 from internvla_a1.train.batches import COLOR, IS_PAD, LATENTS, NOISE, RAW, SPEED, TARGET, TIME, CachedBatches, draw_noise
 from internvla_a1.train.config import FreezeConfig, TrainConfig
@@ -37,6 +38,8 @@ class PolicyObjective(nn.Module):
         super().__init__()
         self.model, self.config = model, config
         self._stem = model.config.vision if isinstance(model.config.vision, StemConfig) else None
+        if not isinstance(model.vision, StemVision):
+            model.vision.recompute = config.gradient_checkpointing
         width = model.config.und.hidden
         self.grounding = GroundingHead(width) if config.loss.grounding else None
         self.target = TargetHead(width, *target_scale) if target_scale is not None else None

@@ -13,6 +13,7 @@ from model_helpers import small_config
 
 from internvla_a1.model import new_model
 from internvla_a1.model.example import example_batch
+from internvla_a1.model.inputs import read_batch
 from internvla_a1.train.batches import IS_PAD, NOISE, TIME
 from internvla_a1.train.config import TrainConfig
 from internvla_a1.train.objective import Scaled
@@ -42,4 +43,21 @@ def test_losses_fall_under_autocast(variant: str, checkpointing: bool) -> None:
         adam.step()
         totals.append(float(total))
     assert totals[-1] < 0.9 * totals[0]
+    assert model.vision.recompute == checkpointing
     assert all(p.grad is not None for p in model.vision.parameters() if p.requires_grad and p.ndim == 2)
+
+
+@pytest.mark.parametrize("variant", ["3b", "2b"])
+def test_a_vision_tower_runs_again_instead_of_keeping_its_activations(variant: str) -> None:
+    torch.manual_seed(0)
+    model = new_model(small_config(variant))
+    batch, runs, gradients = example_batch(model.config, batch=2, frames=3), [0], []
+    inputs = read_batch(model.config, batch, model.device)
+    layout = model.layout(inputs, published=False)
+    model.vision.stack[0].register_forward_pre_hook(lambda *_: runs.append(runs.pop() + 1))
+    for model.vision.recompute in (False, True):
+        model.zero_grad()
+        model.view_features(inputs, layout).square().mean().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.vision.named_parameters() if p.grad is not None})
+    assert runs == [3] and len(gradients[0]) > 10
+    assert gradients[0].keys() == gradients[1].keys() and all(torch.equal(g, gradients[1][n]) for n, g in gradients[0].items())
