@@ -119,6 +119,20 @@ def test_steps_that_will_have_run_are_repeated_in_the_next_chunk(bench):
     bench.say("sweep")
 
 
+def test_an_arm_that_is_held_away_from_its_chunk_is_committed_to_nothing(bench):
+    bench.modes.publish(HandoverState(mode=HandoverState.POLICY))
+    bench.say("slow sweep")
+    chunk = bench.fresh(1)[0]
+    away = (convert.chunk(chunk, ROBOT.joint_names).positions[0] + 0.5).tolist()
+    for age_s in (0.1, 0.15):
+        bench.status.publish(ExecutorStatus(chunk_id=chunk.id, chunk_age=age_s, joint_names=ROBOT.joint_names[::-1], commanded=away[::-1]))
+    held = bench.fresh(3)[-1]
+    bench.status.publish(ExecutorStatus(chunk_id=held.id))
+    assert held.frozen_steps == 0 and bench.fresh(3)[-1].frozen_steps > 0
+    bench.modes.publish(HandoverState(mode=HandoverState.HOLD))
+    bench.say("sweep")
+
+
 def test_a_give_back_resets_the_policy_and_drops_the_chunk_in_work(bench):
     bench.say("sweep")
     before = convert.chunk(bench.fresh(2)[-1], ROBOT.joint_names).positions[-1, 1]
