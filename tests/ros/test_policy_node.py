@@ -124,9 +124,15 @@ def test_an_arm_that_is_held_away_from_its_chunk_is_committed_to_nothing(bench):
     bench.say("slow sweep")
     chunk = bench.fresh(1)[0]
     away = (convert.chunk(chunk, ROBOT.joint_names).positions[0] + 0.5).tolist()
-    for age_s in (0.1, 0.15):
-        bench.status.publish(ExecutorStatus(chunk_id=chunk.id, chunk_age=age_s, joint_names=ROBOT.joint_names[::-1], commanded=away[::-1]))
+    held_ns, names = stamp_ns(chunk.header.stamp), ROBOT.joint_names[::-1]
+
+    def report() -> None:
+        age_s = (bench.graph.node.get_clock().now().nanoseconds - held_ns) / 1e9
+        bench.status.publish(ExecutorStatus(chunk_id=chunk.id, chunk_age=age_s, joint_names=names, commanded=away[::-1]))
+
+    timer = bench.graph.node.create_timer(0.05, report)
     held = bench.fresh(3)[-1]
+    bench.graph.node.destroy_timer(timer)
     bench.status.publish(ExecutorStatus(chunk_id=held.id))
     assert held.frozen_steps == 0 and bench.fresh(3)[-1].frozen_steps > 0
     bench.modes.publish(HandoverState(mode=HandoverState.HOLD))

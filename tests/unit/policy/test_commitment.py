@@ -129,3 +129,9 @@ def test_a_report_without_positions_or_of_another_robot_means_that_the_chunk_is_
         c = reported(10.2, 10.25, off=-0.3)
         c.executing(1, 0.3, told)
         np.testing.assert_allclose(c.steps(nanoseconds(10.3), DT).positions[0, 0], 10.4)
+
+
+def test_an_old_report_says_nothing_of_the_arm_now():
+    c = reported(10.2, 10.25, off=(0.0, -0.05 - 0.02))
+    c.executing(1, 0.3, np.array([10.18]))
+    np.testing.assert_allclose(c.steps(nanoseconds(10.81), DT).positions[:, 0], [10.91])
