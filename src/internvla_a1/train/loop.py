@@ -54,7 +54,7 @@ def make_accelerator(config: TrainConfig, cpu: bool = False) -> Any:
     mixed = "bf16" if narrow else "no"
     AcceleratorState._reset_state()  # it is global: an earlier run in this process may have had another precision
     # of a policy, the last und layer only gives keys and values: the rest of it never gets a gradient
-    loose = DistributedDataParallelKwargs(find_unused_parameters=config.kind in ("policy", "foresight"))
+    loose = DistributedDataParallelKwargs(find_unused_parameters=config.kind == "policy")
     return Accelerator(mixed_precision=mixed, cpu=cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[loose])
 
 
