@@ -88,8 +88,9 @@ class Commitments:
         frozen = min(count, math.ceil((self.delay_s - 1e-6) / dt_s - 0.5))
         shown = min(count, max(1, math.ceil((self.delay_s + self._fade_s - 1e-6) / dt_s)))
         rows = _at(plan, ahead)
-        if self._told and seconds(stamp_ns - self._told[-1][0]) < CATCH_UP_S:  # older reports say nothing of the arm now
-            told_ns, told = self._told[-1]
+        told_ns, told = self._told[-1] if self._told else (0, rows[0])
+        # older reports say nothing of the arm now, and before its first step a chunk says nothing of where the arm should be
+        if seconds(stamp_ns - told_ns) < CATCH_UP_S and told_ns >= plan.stamp_ns + nanoseconds(plan.dt_s):
             off = np.where(self._gripper, 0.0, told - _at(plan, np.array([seconds(told_ns - plan.stamp_ns)]))[0])
             if self._resting() and np.abs(off).max() > OFF:
                 return None

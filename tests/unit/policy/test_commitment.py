@@ -135,3 +135,8 @@ def test_an_old_report_says_nothing_of_the_arm_now():
     c = reported(10.2, 10.25, off=(0.0, -0.05 - 0.02))
     c.executing(1, 0.3, np.array([10.18]))
     np.testing.assert_allclose(c.steps(nanoseconds(10.81), DT).positions[:, 0], [10.91])
+
+
+def test_a_report_from_before_the_first_step_of_a_chunk_is_not_held_against_it():
+    got = reported(10.03, 10.06, off=-0.02).steps(nanoseconds(10.1), DT)
+    np.testing.assert_allclose(got.positions[:, 0], 10.1 + DT * np.arange(1, 10))
