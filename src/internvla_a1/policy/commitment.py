@@ -88,15 +88,24 @@ class Commitments:
         frozen = min(count, math.ceil((self.delay_s - 1e-6) / dt_s - 0.5))
         shown = min(count, max(1, math.ceil((self.delay_s + self._fade_s - 1e-6) / dt_s)))
         rows = _at(plan, ahead)
-        told_ns, told = self._told[-1] if self._told else (0, rows[0])
-        # older reports say nothing of the arm now, and before its first step a chunk says nothing of where the arm should be
-        if seconds(stamp_ns - told_ns) < CATCH_UP_S and told_ns >= plan.stamp_ns + nanoseconds(plan.dt_s):
-            off = np.where(self._gripper, 0.0, told - _at(plan, np.array([seconds(told_ns - plan.stamp_ns)]))[0])
+        off = self._off(plan, stamp_ns)
+        if off is not None:
             if self._resting() and np.abs(off).max() > OFF:
                 return None
-            since = np.asarray(seconds(plan.stamp_ns - told_ns) + ahead, np.float64)
+            since = np.asarray(seconds(plan.stamp_ns - self._told[-1][0]) + ahead, np.float64)
             rows = rows + (1.0 - smooth(since / CATCH_UP_S))[:, None] * off
         return Committed(rows, frozen, shown)
+
+    def _off(self, plan: ActionChunk, stamp_ns: int) -> FloatArray | None:
+        """(joints,) from where the plan would have the arm to where it was last told to be; None where no report says anything of that:
+        an older one is of another place by now, and before its first step a chunk does not say where the arm should be."""
+        if not self._told:
+            return None
+        told_ns, told = self._told[-1]
+        if seconds(stamp_ns - told_ns) >= CATCH_UP_S or told_ns < plan.stamp_ns + nanoseconds(plan.dt_s):
+            return None
+        off = told - _at(plan, np.array([seconds(told_ns - plan.stamp_ns)]))[0]
+        return np.asarray(np.where(self._gripper, 0.0, off), np.float64)
 
     def _resting(self) -> bool:
         """Whether the arm was told to be at one place by the last two reports."""
