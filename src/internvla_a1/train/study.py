@@ -28,6 +28,7 @@ from internvla_a1.data.processes import leave_with_parent
 from internvla_a1.eval.ablation import ABLATIONS
 from internvla_a1.eval.campaign import OUTCOMES, Case, Result, evaluate, read_outcomes, weights_digest
 from internvla_a1.eval.cli import read_cases
+from internvla_a1.eval.comparison import draw_comparison
 from internvla_a1.eval.gaps import Outcomes, gap, rate
 from internvla_a1.eval.report import write_report
 from internvla_a1.train.config import load_train_config
@@ -266,10 +267,16 @@ def rows_of(study: Study, results: dict[tuple[str, int], list[Result]]) -> list[
 
 
 def write_study(study: Study, results: dict[tuple[str, int], list[Result]]) -> Path:
-    """study.md (the tables) and study.json (the numbers) with the records, report.html (every run by itself). Returns the first."""
+    """study.md (the tables), study.png (the picture) and study.json (the numbers) with the records, report.html (every run by itself).
+
+    Returns the first.
+    """
     rows = rows_of(study, results)
     first, others = study.arms[0], study.arms[1:]
+    draw_comparison(rows, study.arms, study.kept / "study.png")
     lines = [
+        "![rates of every arm under every protocol](study.png)",
+        "",
         f"{len(study.seeds)} training seeds an arm, {study.episodes} episodes a cell and seed, the same for all. Per cent of episodes "
         "sorted, with the 95 % interval over training seeds and episodes (hierarchical bootstrap), then each seed alone.",
         "",

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -70,6 +71,7 @@ def test_arms_are_trained_once_and_compared_in_a_table(study_file):
     assert "| glance | 0.0 [0.0, 79.3] (0.0) |" in (out / "study.md").read_text()
     assert json.loads((out / "study.json").read_text())[0]["gaps"]["pooled_action_expert"]["value"] == 0.0
     assert (out / "report.html").is_file()
+    assert cv2.imread(str(out / "study.png")).std() > 5  # something is drawn
     assert run(parse(["study", "--config", str(study_file)])[1]) == 0
     assert [w.stat().st_mtime_ns for w in weights] == made
     assert len((out / "outcomes.jsonl").read_text().splitlines()) == 2
