@@ -277,8 +277,8 @@ def write_study(study: Study, results: dict[tuple[str, int], list[Result]]) -> P
     lines = [
         "![rates of every arm under every protocol](study.png)",
         "",
-        f"{len(study.seeds)} training seeds an arm, {study.episodes} episodes a cell and seed, the same for all. Per cent of episodes "
-        "sorted, with the 95 % interval over training seeds and episodes (hierarchical bootstrap), then each seed alone.",
+        f"Training seeds of each arm: {', '.join(map(str, study.seeds))}. {study.episodes} episodes a cell and seed, the same for all. Per "
+        "cent of episodes sorted, with the 95 % interval over training seeds and episodes (hierarchical bootstrap), then each seed alone.",
         "",
         "| protocol | " + " | ".join(study.arms) + " |",
         "|---|" + "---|" * len(study.arms),
