@@ -36,6 +36,7 @@ from internvla_a1.train.progress import counting
 
 RUNS = "runs.json"
 FIRST_SEED = 20_000_000  # of the episodes; neither recording nor the model card uses these
+ONE_SEED = "One training seed only: the intervals are of its episodes; another seed may lie outside."
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,7 @@ def write_study(study: Study, results: dict[tuple[str, int], list[Result]]) -> P
         "",
         f"Training seeds of each arm: {', '.join(map(str, study.seeds))}. {study.episodes} episodes a cell and seed, the same for all. Per "
         "cent of episodes sorted, with the 95 % interval over training seeds and episodes (hierarchical bootstrap), then each seed alone.",
+        *(["", ONE_SEED] if len(study.seeds) == 1 else []),
         "",
         "| protocol | " + " | ".join(study.arms) + " |",
         "|---|" + "---|" * len(study.arms),
