@@ -74,6 +74,7 @@ def evaluate(
     keys = [case.key for case in cases]
     known = read_outcomes(path)
     todo = [(case, seed) for case, key in zip(cases, keys, strict=True) for seed in seeds if (key, seed) not in known]
+    _end_last_line(path)
     with path.open("a") as file:
 
         def keep(case: Case, outcome: Outcome) -> None:
@@ -90,6 +91,13 @@ def evaluate(
             for case, seed in todo:
                 keep(case, _play(case, seed))
     return [Result(case, tuple(known[key, seed] for seed in seeds)) for case, key in zip(cases, keys, strict=True)]
+
+
+def _end_last_line(path: Path) -> None:
+    """A kill may have cut it short: what is appended must not be lost with it."""
+    with path.open("ab+") as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            file.write(b"\n")
 
 
 def read_outcomes(path: Path) -> dict[tuple[str, int], Outcome]:

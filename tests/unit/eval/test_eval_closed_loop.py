@@ -11,7 +11,7 @@ from internvla_a1.core.errors import ConfigError
 from internvla_a1.core.scene import parse_order
 from internvla_a1.core.types import ActionChunk
 from internvla_a1.eval import cli
-from internvla_a1.eval.campaign import Case, Result, evaluate
+from internvla_a1.eval.campaign import Case, Result, evaluate, read_outcomes
 from internvla_a1.eval.closed_loop import Loop, Outcome
 from internvla_a1.eval.intervals import Share, difference
 from internvla_a1.eval.leading import Leader
@@ -241,13 +241,12 @@ def test_a_campaign_goes_on_where_it_stopped_and_mixes_nothing_up(tmp_path):
     evaluate(cases, range(2), tmp_path / "cut")
     path = tmp_path / "cut/outcomes.jsonl"
     path.write_text(path.read_text()[:-20])  # killed while writing
-    with path.open("a") as file:
-        file.write("\n")
     played = []
     again = evaluate(cases, range(3), tmp_path / "cut", report=lambda *_: played.append(1))
     assert len(played) == 3
     strip = [[replace(o, inference_s=0.0) for o in r.outcomes] for r in whole]
     assert strip == [[replace(o, inference_s=0.0) for o in r.outcomes] for r in again]
+    assert len(read_outcomes(path)) == 6
     assert cases[0].key != cases[1].key
 
 
