@@ -136,7 +136,6 @@ def _play(case: Case, seed: int) -> Outcome:
 
 def _play_in_processes(todo: list[tuple[Case, int]], processes: int, keep: Callable[[Case, Outcome], None]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("LP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(todo))
     running: dict[Future[Outcome], Case] = {}

@@ -47,7 +47,6 @@ def record_demonstrations(
 ) -> Path:
     """The command as a function, for the pipeline. One compute thread a process: the processes are the parallelism."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # the software GL's own threads
     robot = load_robot(find(robot_file))
     leader = None
     named = options.to_dict()
