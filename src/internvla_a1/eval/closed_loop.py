@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from internvla_a1.core.clock import nanoseconds
 from internvla_a1.core.scene import Order
 from internvla_a1.core.types import ActionChunk
 from internvla_a1.eval.arms import LEAD_S, Arm, DirectArm, ExecutorArm, collision_gate
-from internvla_a1.eval.observing import History, observe
+from internvla_a1.eval.observing import Glances, History, observe
 from internvla_a1.eval.policies import cameras_of
 from internvla_a1.eval.protocol import Protocol, order_something, start
 from internvla_a1.policy.commitment import Commitments
@@ -61,28 +62,29 @@ class Loop:
     def episode(self, seed: int, each_tick: Callable[[Cell], None] | None = None) -> Outcome:
         """A function of (weights, protocol, seed) unless the delay is the measured one. each_tick: for films."""
         cell, protocol = self.cell, self.protocol
-        state = self.begin(start(cell, protocol, seed), seed)
+        state = self.begin(start(cell, protocol, seed), seed, certain=protocol.orders == 1 and protocol.delay_s >= 0)
         while cell.time_s < protocol.limit_s * protocol.orders and not state.ended:
             state.tick()
             if each_tick is not None:
                 each_tick(cell)
         return state.outcome()
 
-    def begin(self, rng: np.random.Generator, seed: int) -> _State:
-        """In the cell as it now is. rng: of what happens to the policy. seed: of its noise."""
+    def begin(self, rng: np.random.Generator, seed: int, certain: bool = False) -> _State:
+        """In the cell as it now is. rng: of what happens to the policy. seed: of its noise. certain: delays are, and one order lasts."""
         self.policy.reset()
-        return _State(self, rng, seed)
+        return _State(self, rng, seed, certain)
 
 
 class _State:
-    """One episode under way. Time goes in ticks of the policy's period; pictures are taken at every tick, as cameras do."""
+    """One episode under way. Time goes in ticks of the policy's period; pictures are taken at every tick that may be looked at."""
 
-    def __init__(self, loop: Loop, rng: np.random.Generator, seed: int) -> None:
+    def __init__(self, loop: Loop, rng: np.random.Generator, seed: int, certain: bool) -> None:
         self._cell, self._policy, self._protocol, self._rng, self._seed = loop.cell, loop.policy, loop.protocol, rng, seed
         self._arm = loop.arm()
         self._cameras = cameras_of(loop.policy)
         self._dt = loop.policy.robot.control_dt_s
         self._history = History(loop.policy.history_s)
+        self._glances, self._certain, self._ticks = Glances(loop.policy.history_s, self._dt), certain, 0
         lead_s, fade_s = (LEAD_S, ExecutorConfig().blend_s) if loop.protocol.executor else (0.0, 0.0)
         self._commitments = Commitments(lead_s, fade_s, loop.policy.robot.gripper_mask)
         self._coming: tuple[float, ActionChunk] | None = None  # (arrival time, chunk)
@@ -105,7 +107,7 @@ class _State:
         cell = self._cell
         self._disturb()
         dark = frozenset({self._protocol.drop}) if self._protocol.drop and cell.time_s >= self._protocol.drop_at_s else frozenset()
-        seen = observe(cell, self._cameras, dark)
+        seen = observe(cell, self._cameras if self._glances.at(self._ticks) else (), dark)
         self._history.add(seen)
         if cell.order is not None:
             if self._order is None:
@@ -114,6 +116,7 @@ class _State:
             if self._coming is None and self._now_s >= self._next_s - 1e-6:
                 self._think(seen)
         self._advance()
+        self._ticks += 1
         self._watch()
 
     def _disturb(self) -> None:
@@ -134,6 +137,8 @@ class _State:
             self._arm.report(self._commitments)
             committed = self._commitments.steps(seen.stamp_ns, self._dt)
         past = self._history.past() if protocol.history else seen
+        if self._cameras and not (seen.images and past.images):
+            raise RuntimeError(f"tick {self._ticks}: nobody had expected that this picture would be looked at")
         instruction = cell.order.text if cell.order is not None else ""
         noise = (self._seed * 1009 + self._chunk_id) % 2**31
         request = PolicyRequest(
@@ -146,6 +151,19 @@ class _State:
         if protocol.mode == "blocking" and delay > 0:
             cell.controller.cancel(cell.time_s)
         self._coming, self._observed_s = (self._now_s + delay, chunk), self._now_s
+        if self._certain:
+            self._glances.know(self._ticks, self._period(chunk.steps))
+
+    def _following_s(self, observed_s: float, arrival_s: float, steps: int) -> float:
+        """When the chunk after one of so many steps may be thought of."""
+        begun = arrival_s if self._protocol.mode == "blocking" else observed_s
+        return max(begun + min(self._protocol.execute or steps, steps) * self._dt, arrival_s)
+
+    def _period(self, steps: int) -> int:
+        """Ticks from one chunk to the next: the first at whose beginning this one has arrived and has been run for long enough."""
+        delay = self._protocol.delay_s
+        due = max(self._following_s(0.0, delay, steps) - 1e-6, delay + 2e-6)
+        return max(1, math.ceil(due / self._dt))
 
     def _advance(self) -> None:
         """To the end of the tick; a chunk that arrives on the way takes over at that moment."""
@@ -165,9 +183,7 @@ class _State:
             chunk = replace(chunk, stamp_ns=now)
         if self._arm.take(chunk):
             self._commitments.sent(chunk, now)
-        steps = protocol.execute or chunk.steps
-        begun = self._now_s if protocol.mode == "blocking" else self._observed_s
-        self._next_s = max(begun + min(steps, chunk.steps) * self._dt, self._now_s)
+        self._next_s = self._following_s(self._observed_s, self._now_s, chunk.steps)
 
     def _watch(self) -> None:
         """Has the right parcel been lifted?"""
