@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from internvla_a1.core.resources import find
 from internvla_a1.core.robot import load_robot
 from internvla_a1.eval.campaign import Case, loop_of
 from internvla_a1.eval.observing import observe
-from internvla_a1.eval.protocol import Protocol
+from internvla_a1.eval.protocol import Protocol, start
 from internvla_a1.policy.network import NetworkPolicy
 from internvla_a1.policy.protocol import PolicyRequest
 from internvla_a1.sim.cell import Cell
@@ -60,3 +63,32 @@ def test_late_chunks_are_planned_for_where_the_executor_has_the_arm() -> None:
     outcomes = [loop.episode(31_000_000 + k) for k in (2, 4, 5, 8)]
     assert sum(o.success for o in outcomes) >= 3
     assert sum(o.stops + o.violations for o in outcomes) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [
+        ({}, 0.6),
+        ({"delay_s": 0.2}, 0.7),
+        ({"delay_s": 0.4, "drop": "wrist"}, 0.4),
+        ({"delay_s": 0.2, "mode": "blocking", "execute": 0, "rtc": False}, 0.6),
+        ({"delay_s": 0.1, "executor": True}, 0.8),
+    ],
+)
+def test_pictures_that_no_chunk_looks_at_are_not_drawn_and_change_nothing(
+    given: dict[str, Any], most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = Protocol(speed=0.12, limit_s=2.5, **given)
+    loop = loop_of(Case(WEIGHTS, protocol))
+    render, drawn = loop.cell.render, []
+    monkeypatch.setattr(loop.cell, "render", lambda camera: (drawn.append(camera), render(camera))[1])
+    ends, counts = [], []
+    for certain in (True, False):
+        drawn.clear()
+        state = loop.begin(start(loop.cell, protocol, 7), 7, certain)
+        while loop.cell.time_s < protocol.limit_s:
+            state.tick()
+        ends.append((replace(state.outcome(), inference_s=0.0), loop.cell.joint_state()[1].tolist()))
+        counts.append(len(drawn))
+    assert ends[0] == ends[1]
+    assert counts[0] <= most * counts[1]
