@@ -70,7 +70,7 @@ class Loop:
         return state.outcome()
 
     def begin(self, rng: np.random.Generator, seed: int, certain: bool = False) -> _State:
-        """In the cell as it now is. rng: of what happens to the policy. seed: of its noise. certain: delays are, and one order lasts."""
+        """In the cell as it now is. rng: of what happens to the policy. seed: of its noise. certain: fixed delay, one order to the end."""
         self.policy.reset()
         return _State(self, rng, seed, certain)
 

@@ -40,7 +40,7 @@ class History:
 
 
 class Glances:
-    """At which ticks a picture can ever be looked at, so that no other is drawn: drawing is the half of an episode.
+    """At which ticks a picture can ever be looked at, so that no other is drawn: drawing can take half the time.
 
     With a fixed delay and one order, chunks are thought of at every `period`-th tick from the first one on, and each looks at its own
     tick and at the one `back` before. Where that is not certain, every tick counts.
