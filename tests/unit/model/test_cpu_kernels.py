@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,18 +53,26 @@ def weights(family: str) -> InternVLAA1:
     return model
 
 
-@pytest.fixture(params=[AMX, VECTORS_ONLY])
+SOFTWARE_TILES = "AMX in software"
+
+
+@pytest.fixture(params=[AMX, SOFTWARE_TILES, VECTORS_ONLY])
 def compiled_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each of the two, where this CPU has it; in float32 too, where the slower one is not used by itself."""
+    """Each of them, where this CPU has it; in float32 too, where the slower one is not used by itself."""
     if request.param == AMX and not cpu_has_tiles():
         pytest.skip("this CPU has no AMX")
+    if request.param == SOFTWARE_TILES:
+        header = Path(__file__).parent / "software_tiles.h"
+        version = hashlib.sha256(header.read_bytes()).hexdigest()[:16]  # a changed header is compiled anew
+        monkeypatch.setattr(library_module, "TILES", (*library_module.DOTS, "-include", str(header), f"-DSOFTWARE_TILES=0x{version}"))
+        monkeypatch.setattr(library_module, "cpu_has_tiles", lambda: True)
     monkeypatch.setenv(SWITCH, "avx512" if request.param == VECTORS_ONLY else "")
     monkeypatch.setattr(precision, "three_products_pay", lambda: True)
     forget()
     if request.param == AMX and instructions() == VECTORS_ONLY:
         forget()
         pytest.skip("this system does not hand out AMX tile registers")
-    assert instructions() == request.param
+    assert instructions() == (VECTORS_ONLY if request.param == VECTORS_ONLY else AMX)
     yield
     monkeypatch.undo()
     forget()
