@@ -29,16 +29,16 @@ needs_kernels = pytest.mark.skipif(library() is None, reason="no AVX-512 BF16 he
 
 
 def small(family: str) -> ModelConfig:
-    """Two layers at the least width for which kernels are used."""
+    """Two layers at the least width for which kernels are used, but for the MLP of the vision tower: its inputs are worked on in parts."""
     sizes = (config_3b if family == "3b" else config_2b)().to_dict()
     sizes |= {"layers": 2, "vocab": 152_000}
-    sizes["vision"] |= {"depth": 2, "hidden": 256, "heads": 4, "mlp": 512}
+    sizes["vision"] |= {"depth": 2, "hidden": 256, "heads": 4, "mlp": 2048}
     if family == "3b":
         sizes |= {"und": {"hidden": 512, "mlp": 768}, "gen": {"hidden": 256, "mlp": 512}, "act": {"hidden": 256, "mlp": 512}}
         sizes |= {"heads": 4, "kv_heads": 2}
     else:
         sizes |= {expert: {"hidden": 384, "mlp": 640} for expert in ("und", "gen", "act")} | {"heads": 6}
-        sizes["vision"]["image"] = 112
+        sizes["vision"]["image"] = 224
     sizes["codec"] |= {"channels": 32, "multipliers": (1, 1, 1), "res_blocks": 1}
     return ModelConfig.from_dict(sizes)
 
@@ -124,15 +124,12 @@ def test_what_the_kernels_do_not_take_is_done_by_torch_on_the_same_weights(case,
     assert float((guided - actions).abs().max()) < 1e-5
 
 
-@needs_kernels
-@pytest.mark.parametrize("precision", [SINGLE, BFLOAT16, INTEGER])
-@pytest.mark.parametrize("rows", [1, 3, 4, 5, 16, 17, 20, 31, 50, 67, 100])
-def test_one_product_for_any_number_of_tokens(compiled_for, rows: int, precision: int) -> None:
-    """The last few of them are worked on in another way where there are no tiles."""
+def assert_one_product(rows: int, inputs: int, precision: int) -> None:
+    """Of a layer with `inputs` inputs, against float64."""
     generator = torch.Generator().manual_seed(rows)
-    layer = Linear(320, 176).requires_grad_(False)
-    layer.weight.data.copy_(torch.randn(176, 320, generator=generator).bfloat16())
-    x = torch.randn(rows, 320, generator=generator)
+    layer = Linear(inputs, 176).requires_grad_(False)
+    layer.weight.data.copy_(torch.randn(176, inputs, generator=generator).bfloat16())
+    x = torch.randn(rows, inputs, generator=generator)
     if precision == INTEGER:
         module = Int8Linear(layer)
         values, scale = quantize_rows(x)
@@ -144,6 +141,22 @@ def test_one_product_for_any_number_of_tokens(compiled_for, rows: int, precision
     with torch.no_grad():
         found = Kernels(precision).linear(module, x)
     assert float((found - (wanted + layer.bias.double())).abs().max()) < 2e-5 * float(wanted.abs().max())
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", [SINGLE, BFLOAT16, INTEGER])
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 16, 17, 20, 31, 50, 67, 100])
+def test_one_product_for_any_number_of_tokens(compiled_for, rows: int, precision: int) -> None:
+    """The last few of them are worked on in another way where there are no tiles."""
+    assert_one_product(rows, 320, precision)
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", [SINGLE, BFLOAT16])
+@pytest.mark.parametrize("rows", [300, 515, 1100])
+def test_a_product_whose_inputs_are_worked_on_in_parts(compiled_for, rows: int, precision: int) -> None:
+    """More tokens and inputs than the second cache holds; 515 and 1100 leave a tail of tokens."""
+    assert_one_product(rows, 4096, precision)
 
 
 @needs_kernels

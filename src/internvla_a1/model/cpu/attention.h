@@ -15,8 +15,6 @@ struct Heads {  // (rows, head, d) float32 somewhere in a wider row
     long stride;  // floats from row to row
 };
 
-inline long up32(long n) { return (n + 31) / 32 * 32; }
-
 // Take k and v of `count` tokens into the memory from `start` on.
 inline void remember(const Team &team, const Memory &memory, const Heads &k, const Heads &v, long start, long count, int terms) {
     const int d = memory.d;
@@ -112,12 +110,9 @@ inline void attend_block(const Memory &memory, long head, long length, const flo
     const uint16_t *keys = memory.keys + head * memory.capacity * d;
     for (long key = 0; key < padded; key += 32) {
         const char *at = (const char *)(keys + key * d);
-        multiply<false, 2, 2>({{at, at + SIDE * d * 2}, d * 2, memory.term() * 2}, queries, steps, terms, terms, Nothing());
-        float *to = work.scores + key * 32;
-        STORE_TILE(0, to, 128);
-        STORE_TILE(1, to + 16, 128);
-        STORE_TILE(2, to + 16 * 32, 128);
-        STORE_TILE(3, to + 16 * 32 + 16, 128);
+        float *to = work.scores + key * 32, *below = to + SIDE * 32;
+        multiply<false, 2, 2>({{at, at + SIDE * d * 2}, d * 2, memory.term() * 2}, queries, steps, terms, terms,
+                              {{{to, to + SIDE}, {below, below + SIDE}}, 32}, Nothing());
     }
     __m512 inverse[2];
     if (terms == 1) softmax_down<true>(work.scores, length, work.weights, terms, inverse);
@@ -127,8 +122,8 @@ inline void attend_block(const Memory &memory, long head, long length, const flo
     for (int i = 0; i < d; i += 32) {
         const char *at = (const char *)(values + i * memory.capacity);
         const long row = memory.capacity * 2;
-        multiply<false, 2, 2>({{at, at + SIDE * row}, row, memory.term() * 2}, weights, key_steps, terms, terms, Nothing());
-        store_tiles<2, 2>(found);
+        multiply<false, 2, 2>({{at, at + SIDE * row}, row, memory.term() * 2}, weights, key_steps, terms, terms,
+                              {{{found[0][0], found[0][1]}, {found[1][0], found[1][1]}}}, Nothing());
         for (int side = 0; side < 2; ++side)
             for (int half = 0; half < 2; ++half) {
                 __m512i block[SIDE];

@@ -31,11 +31,6 @@ struct Scratch {  // grows to the largest call and stays
     Panel panel;
     Workspace *works = nullptr;
 
-    static void grow(float *&at, long &size, long values) {
-        if (values <= size) return;
-        free(at);
-        at = (float *)aligned_alloc(64, (values * 4 + 4095) / 4096 * 4096), size = values;
-    }
     void teams(long count) {
         if (count <= threads) return;
         Workspace *more = new Workspace[count];
@@ -50,9 +45,9 @@ Weight plain(const Matrix &m, long k, int precision, const float *bias, float *y
     return {m.w, nullptr, m.scale, nullptr, bias, nullptr, y, stride, n, PLAIN, precision == INTEGER ? k : 2 * k, false};
 }
 
-void reserve_panel(long rows, long k, int precision, bool divisible) {
+void reserve_panel(long rows, long k, long n, int precision, bool divisible) {  // n: outputs, of all weights together
     const long part = inputs_at_once(rows, k, precision, divisible);
-    scratch.panel.reserve(std::min(rows, rows_at_once(rows, part, precision)), part, precision);
+    scratch.panel.reserve(std::min(rows, rows_at_once(rows, part, precision)), part, precision, part < k && precision != INTEGER ? n : 0);
 }
 
 // Room for the activations between the two layers of an MLP: packed, or float32 where the second layer has to find their scales.
@@ -64,7 +59,7 @@ struct Between {
 Between reserve_between(long rows, long mlp, int precision) {
     Scratch &s = scratch;
     const long pair_bytes = 2 * SIDE * mlp * 2, term_bytes = up32(rows) / 32 * pair_bytes;
-    s.grow(s.wide, s.wide_size, precision == INTEGER ? rows * mlp : terms_of(precision) * term_bytes / 4);
+    grow(s.wide, s.wide_size, precision == INTEGER ? rows * mlp : terms_of(precision) * term_bytes / 4);
     return {{(char *)s.wide, pair_bytes, term_bytes, nullptr}, s.wide};
 }
 
@@ -75,7 +70,7 @@ void mlp_layers(const Team &team, const float *x, long rows, long hidden, long m
     if (precision != INTEGER) first.packed = between.packed.data, first.pair_bytes = between.packed.pair_bytes, first.term_bytes = between.packed.term_bytes;
     linear(team, x, hidden, rows, hidden, precision, &first, 1, scratch.panel);
     if (precision == INTEGER) linear(team, between.wide, mlp, rows, mlp, precision, &second, 1, scratch.panel);
-    else linear_packed(team, between.packed, rows, mlp, precision, second);
+    else linear_packed(team, between.packed, rows, mlp, precision, second, scratch.panel);
 }
 }  // namespace
 
@@ -97,15 +92,15 @@ void expert_phase(const ExpertLayer *layers, int count, const float *final_norm,
                   int alone, int precision, int threads) {
     const int q_width = heads * d, kv_width = kv_heads * d, width = q_width + 2 * kv_width, terms = terms_of(precision);
     Scratch &s = scratch;
-    s.grow(s.normed, s.normed_size, rows * hidden);
-    s.grow(s.qkv, s.qkv_size, rows * width);
-    s.grow(s.merged, s.merged_size, rows * q_width);
+    grow(s.normed, s.normed_size, rows * hidden);
+    grow(s.qkv, s.qkv_size, rows * width);
+    grow(s.merged, s.merged_size, rows * q_width);
     const Between between = reserve_between(rows, mlp, precision);
     s.teams(threads);
-    reserve_panel(rows, hidden, precision, false);
-    reserve_panel(rows, hidden, precision, true);
-    reserve_panel(rows, q_width, precision, true);
-    reserve_panel(rows, mlp, precision, true);
+    reserve_panel(rows, hidden, mlp, precision, false);
+    reserve_panel(rows, hidden, width, precision, true);
+    reserve_panel(rows, q_width, hidden, precision, true);
+    reserve_panel(rows, mlp, hidden, precision, true);
     float *q = s.qkv, *k = q + q_width, *v = k + kv_width;
 #pragma omp parallel num_threads(threads)
     {
@@ -154,8 +149,8 @@ void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, lo
     const int d = hidden / heads, terms = terms_of(precision);
     const long all = images * rows, width = 3L * hidden, capacity = up32(rows), term = heads * capacity * d;
     Scratch &s = scratch;
-    s.grow(s.normed, s.normed_size, all * hidden);
-    s.grow(s.qkv, s.qkv_size, all * width);
+    grow(s.normed, s.normed_size, all * hidden);
+    grow(s.qkv, s.qkv_size, all * width);
     const Between between = reserve_between(all, mlp, precision);
     s.teams(threads);
     if (images * 2 * terms * term > s.memory_size) {
@@ -163,9 +158,9 @@ void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, lo
         s.memory_size = images * 2 * terms * term;
         s.memory = (uint16_t *)calloc(s.memory_size, 2);
     }
-    reserve_panel(all, hidden, precision, false);
-    reserve_panel(all, hidden, precision, true);
-    reserve_panel(all, mlp, precision, true);
+    reserve_panel(all, hidden, mlp, precision, false);
+    reserve_panel(all, hidden, width, precision, true);
+    reserve_panel(all, mlp, hidden, precision, true);
 #pragma omp parallel num_threads(threads)
     {
         configure_tiles();
@@ -213,7 +208,7 @@ void vision_blocks(const VisionLayer *layers, int count, float eps, float *x, lo
 // y (rows, n) = x (rows, k) W^T + bias, one matrix.
 void single_linear(const char *w, const float *scale, const float *bias, const float *x, float *y, long rows, long k, int n, int precision,
                    int threads) {
-    reserve_panel(rows, k, precision, true);
+    reserve_panel(rows, k, n, precision, true);
 #pragma omp parallel num_threads(threads)
     {
         configure_tiles();

@@ -29,6 +29,10 @@ struct Weight {  // one matrix (n, k) and what becomes of its products
     bool add;                       // to what y holds
     char *packed = nullptr;         // or the products go here, packed for the next layer, where precision is not INTEGER: see Operand
     long pair_bytes = 0, term_bytes = 0;
+    float *sums = nullptr;          // of a part of the inputs: tiles of products so far, [n tile][m tile]
+    long sums_stride = 0;           // tiles of m
+    bool begun = false, last = true;
+    float *sums_at(long n, long m) const { return sums + (n / SIDE * sums_stride + m / SIDE) * SIDE * SIDE; }
 };
 
 struct Operand {  // packed activations (rows, k): pairs of tiles of 16 rows, [pair][step of k][2]; a scale a row where they are int8
@@ -37,23 +41,33 @@ struct Operand {  // packed activations (rows, k): pairs of tiles of 16 rows, [p
     const float *scale;
 };
 
-struct Panel {  // packed activations, [term] of an Operand, and the scale of each row where they are int8
-    char *data = nullptr;
-    float *scale = nullptr;
-    long bytes = 0, rows = 0;
+template <class Value>
+inline void grow(Value *&at, long &size, long values) {  // what was there is lost
+    if (values <= size) return;
+    free(at);
+    at = (Value *)aligned_alloc(64, (values * sizeof(Value) + 4095) / 4096 * 4096), size = values;
+}
 
-    void reserve(long most_rows, long k, int precision) {
-        const long tiles = (most_rows + 31) / 32 * 2, need = tiles * SIDE * k * (precision == INTEGER ? 1 : 2 * terms_of(precision));
-        if (need > bytes) free(data), data = (char *)aligned_alloc(64, (need + 4095) / 4096 * 4096), bytes = need;
-        if (tiles * SIDE > rows) free(scale), scale = (float *)aligned_alloc(64, tiles * SIDE * 4), rows = tiles * SIDE;
+struct Panel {  // packed activations, [term] of an Operand, the scale of each row where they are int8, and sums of a part of the inputs
+    char *data = nullptr;
+    float *scale = nullptr, *sums = nullptr;
+    long bytes = 0, rows = 0, sums_size = 0;
+
+    void reserve(long most_rows, long k, int precision, long sums_of) {
+        const long all = (most_rows + 31) / 32 * 32;
+        grow(data, bytes, all * k * (precision == INTEGER ? 1 : 2 * terms_of(precision)));
+        grow(scale, rows, all);
+        grow(sums, sums_size, all * sums_of);
     }
 };
+
+inline long up32(long n) { return (n + 31) / 32 * 32; }
 
 constexpr long PANEL_BYTES = 1024 * 1024;  // of a panel that stays in the second cache
 
 inline long bytes_a_value(int precision) { return precision == INTEGER ? 1 : 2 * terms_of(precision); }
 
-// How many of k inputs are worked on at once: all, or a part whose products are added up in y.
+// How many of k inputs are worked on at once: all, or a part whose products are added up.
 inline long inputs_at_once(long rows, long k, int precision, bool divisible) {
     if (!divisible) return k;
     long part = k;
@@ -171,8 +185,15 @@ inline void tail_block(const Weight &w, const Left &left, const Right &right, lo
                        const float *row_scale) {
     const bool gated = w.shape == GATED;
     __m512 sums[2][SIDE];
-    for (int i = 0; i < tiles; ++i)
+    for (int i = 0; i < tiles; ++i) {
         tail_sums<INT8>(left.rows[i], left, right, tokens, steps, terms, left.offset ? left.offset + i * SIDE : nullptr, sums[i]);
+        for (int t = 0; w.sums && t < tokens; ++t) {
+            float *so_far = w.sums_at(n + i * SIDE, m) + t * SIDE;
+            if (w.begun) sums[i][t] = _mm512_add_ps(sums[i][t], _mm512_load_ps(so_far));
+            if (!w.last) _mm512_store_ps(so_far, sums[i][t]);
+        }
+    }
+    if (!w.last) return;
     for (int i = 0; i < (gated ? 1 : tiles); ++i)
         for (int t = 0; t < tokens; ++t) {
             const long at = n + i * SIDE;
@@ -194,6 +215,7 @@ inline void tail_block(const Weight &w, const Left &left, const Right &right, lo
 // vector units otherwise. And what is fetched from memory in that time.
 struct Drain {
     alignas(64) float buffers[2][2][2][SIDE * SIDE];
+    Sums found;  // to be finished
     const Weight *w = nullptr;
     const float *row_scale = nullptr;
     long n = 0, m = 0, rows = 0;
@@ -207,27 +229,29 @@ struct Drain {
         for (credit += units; credit >= steps; credit -= steps)
             if (done < units) unit(done++);
     }
-    void flush() {
+    void rest() {
         while (done < units) unit(done++);
         units = 0;
     }
     __attribute__((noinline)) void unit(int index) {
         const int tile = w->packed ? index / (SIDE / 2) : index, i = tile % columns, j = tile / columns;
-        float(*found)[2][SIDE * SIDE] = buffers[current];
-        float *up = w->shape == GATED ? found[1][j] : nullptr;
-        if (w->packed) finish_packed(*w, found[i][j], up, n + i * SIDE, m + j * SIDE, index % (SIDE / 2) * 2, terms);
-        else finish_tile(*w, found[i][j], up, n + i * SIDE, m + j * SIDE, rows, int8, row_scale);
+        float *up = w->shape == GATED ? found.tile[1][j] : nullptr;
+        if (w->packed) finish_packed(*w, found.tile[i][j], up, n + i * SIDE, m + j * SIDE, index % (SIDE / 2) * 2, terms);
+        else finish_tile(*w, found.tile[i][j], up, n + i * SIDE, m + j * SIDE, rows, int8, row_scale);
     }
 };
 
 template <bool INT8, int NT, int MT>
 inline void linear_block(const Weight &w, const Left &left, const Right &right, long n, long m, int steps, Drain &drain) {
     drain.steps = steps;
-    multiply<INT8, NT, MT>(left, right, steps, 1, drain.terms, drain);
-    drain.flush();
+    Sums to;
+    for (int i = 0; i < 2; ++i)
+        for (int j = 0; j < 2; ++j) to.tile[i][j] = w.sums ? w.sums_at(n + i * SIDE, m + j * SIDE) : drain.buffers[drain.current][i][j];
+    to.begun = w.begun;
+    multiply<INT8, NT, MT>(left, right, steps, 1, drain.terms, to, drain);
+    if (!w.last) return;
     drain.current ^= 1;
-    store_tiles<NT, MT>(drain.buffers[drain.current]);
-    drain.w = &w, drain.n = n, drain.m = m, drain.columns = w.shape == GATED ? 1 : NT;
+    drain.found = to, drain.w = &w, drain.n = n, drain.m = m, drain.columns = w.shape == GATED ? 1 : NT;
     drain.units = drain.columns * MT * (w.packed ? SIDE / 2 : 1), drain.done = drain.credit = 0;
 }
 
@@ -278,22 +302,28 @@ inline void linear_blocks(const Team &team, const Weight *weights, int count, lo
         if (unit < 0) unit = 0;
         if (stop <= 0) break;
     }
-    drain.flush();
+    drain.rest();
 }
 
-// One part of the tokens and of the inputs.
-inline void linear_part(const Team &team, const Weight *weights, int count, long first, long rows, long from, long k, int precision,
-                        const Operand &x) {
+// One part of the tokens and of the inputs. sums: room for the products of a part, where it is not all of the inputs.
+inline void linear_part(const Team &team, const Weight *weights, int count, long first, long rows, long from, long part, long k, int precision,
+                        const Operand &x, float *sums) {
     Weight moved[4];
     for (int i = 0; i < count; ++i) {
         Weight &w = moved[i] = weights[i];
         w.y += first * w.stride;
         if (w.packed) w.packed += first / 32 * w.pair_bytes;
         w.w += from * (precision == INTEGER ? 1 : 2);
-        if (from) w.add = true, w.bias = nullptr;
+        if (part == k) continue;
+        if (precision == INTEGER) {  // every part has scales of its own
+            if (from) w.add = true, w.bias = nullptr;
+            continue;
+        }
+        w.sums = sums, w.sums_stride = up32(rows) / SIDE, w.begun = from > 0, w.last = from + part == k;
+        sums += w.n * up32(rows);
     }
-    if (precision == INTEGER) linear_blocks<true>(team, moved, count, k, rows, precision, x);
-    else linear_blocks<false>(team, moved, count, k, rows, precision, x);
+    if (precision == INTEGER) linear_blocks<true>(team, moved, count, part, rows, precision, x);
+    else linear_blocks<false>(team, moved, count, part, rows, precision, x);
 }
 
 // y = x W^T for every weight (four at most); x (rows, stride) float32. Weights are int8 exactly where precision is INTEGER.
@@ -308,19 +338,20 @@ inline void linear(const Team &team, const float *x, long stride, long rows, lon
             const long here = std::min(block, rows - first), pairs = (here + 31) / 32;
             pack(team, x + first * stride + from, stride, here, part, precision, panel);
             team.wait();
-            linear_part(team, weights, count, first, here, from, part, precision, {panel.data, pair_bytes, pairs * pair_bytes, panel.scale});
+            linear_part(team, weights, count, first, here, from, part, k, precision,
+                        {panel.data, pair_bytes, pairs * pair_bytes, panel.scale}, panel.sums);
             team.wait();
         }
 }
 
 // The same from activations that are packed already, all rows and inputs of them. Not for int8.
-inline void linear_packed(const Team &team, const Operand &x, long rows, long k, int precision, const Weight &weight) {
+inline void linear_packed(const Team &team, const Operand &x, long rows, long k, int precision, const Weight &weight, Panel &panel) {
     const long part = inputs_at_once(rows, k, precision, true), block = rows_at_once(rows, part, precision);
     for (long first = 0; first < rows; first += block)
         for (long from = 0; from < k; from += part) {
             Operand here = x;
             here.data += first / 32 * x.pair_bytes + from / 32 * 2 * TILE_BYTES;
-            linear_part(team, &weight, 1, first, std::min(block, rows - first), from, part, precision, here);
+            linear_part(team, &weight, 1, first, std::min(block, rows - first), from, part, k, precision, here, panel.sums);
         }
     team.wait();
 }

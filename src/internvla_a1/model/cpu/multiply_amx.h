@@ -17,21 +17,25 @@ inline void configure_tiles() {
 
 inline void release_tiles() { _tile_release(); }
 
-#define STORE_TILE(tile, to, stride) _tile_stored(tile, to, stride)
-
-// Tiles 0 to 3.
 template <bool INT8, int NT, int MT, class Meanwhile>
-inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms, Meanwhile &&meanwhile) {
+inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms, const Sums &sums, Meanwhile &&meanwhile) {
 #define PRODUCT(c, x, y)                 \
     do {                                 \
         if (INT8) _tile_dpbssd(c, x, y); \
         else _tile_dpbf16ps(c, x, y);    \
     } while (0)
     asm volatile("" ::: "memory");  // what was packed is in memory before a tile is loaded
-    _tile_zero(0);
-    if (MT > 1) _tile_zero(1);
-    if (NT > 1) _tile_zero(2);
-    if (NT > 1 && MT > 1) _tile_zero(3);
+    if (sums.begun) {
+        _tile_loadd(0, sums.tile[0][0], sums.stride * 4);
+        if (MT > 1) _tile_loadd(1, sums.tile[0][1], sums.stride * 4);
+        if (NT > 1) _tile_loadd(2, sums.tile[1][0], sums.stride * 4);
+        if (NT > 1 && MT > 1) _tile_loadd(3, sums.tile[1][1], sums.stride * 4);
+    } else {
+        _tile_zero(0);
+        if (MT > 1) _tile_zero(1);
+        if (NT > 1) _tile_zero(2);
+        if (NT > 1 && MT > 1) _tile_zero(3);
+    }
     for (long step = 0; step < steps; ++step) {
         for (int i = 0; i < left_terms; ++i) {
             _tile_loadd(4, a.rows[0] + i * a.term_stride + step * 64, a.stride);
@@ -49,15 +53,11 @@ inline void multiply(const Left &a, const Right &b, int steps, int left_terms, i
         meanwhile.step();
     }
 #undef PRODUCT
-}
-
-// The products of `multiply`: found[n tile][m tile][16 n][16 m], float or int32.
-template <int NT, int MT>
-inline void store_tiles(float found[2][2][SIDE * SIDE]) {
-    _tile_stored(0, found[0][0], 64);
-    if (MT > 1) _tile_stored(1, found[0][1], 64);
-    if (NT > 1) _tile_stored(2, found[1][0], 64);
-    if (NT > 1 && MT > 1) _tile_stored(3, found[1][1], 64);
+    meanwhile.rest();
+    _tile_stored(0, sums.tile[0][0], sums.stride * 4);
+    if (MT > 1) _tile_stored(1, sums.tile[0][1], sums.stride * 4);
+    if (NT > 1) _tile_stored(2, sums.tile[1][0], sums.stride * 4);
+    if (NT > 1 && MT > 1) _tile_stored(3, sums.tile[1][1], sums.stride * 4);
 }
 
 inline void offsets_of(const char *, long, long, int, int *) {}

@@ -10,29 +10,28 @@ constexpr int CHUNK = 8;     // steps of k in turn: what two tiles of tokens hav
 inline void configure_tiles() {}
 inline void release_tiles() {}
 
-struct TileFile {
-    alignas(64) float at[2][2][SIDE * SIDE];
-};
-inline TileFile &tile_file() {
-    static thread_local TileFile file;
-    return file;
-}
-
 template <bool INT8>
 inline __m512 product(__m512 sum, __m512i x, __m512i w) {
     if (INT8) return _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sum), x, w));
     return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w);
 }
 
-// ROWS outputs of MT tiles of tokens, from step `first` to `last` of k; rows of found0 and found1 hold what was added up before.
+// ROWS outputs of MT tiles of tokens, from step `first` to `last` of k; found0 and found1: rows of sums, which are added to where `begun`,
+// and else begin at `start`.
 template <bool INT8, int MT, class Meanwhile>
 inline void add_products(const char *rows, const Left &a, const Right &b, long first, long last, int left_terms, int terms, float *found0,
-                         float *found1, int turn, int turns, Meanwhile &&meanwhile) {
+                         float *found1, long found_stride, bool begun, const int *start, int turn, int turns, Meanwhile &&meanwhile) {
     __m512 sum[ROWS][MT];
+    if (begun) {
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r) {
-        sum[r][0] = _mm512_load_ps(found0 + r * SIDE);
-        if (MT > 1) sum[r][MT - 1] = _mm512_load_ps(found1 + r * SIDE);
+        for (int r = 0; r < ROWS; ++r) {
+            sum[r][0] = _mm512_load_ps(found0 + r * found_stride);
+            if (MT > 1) sum[r][MT - 1] = _mm512_load_ps(found1 + r * found_stride);
+        }
+    } else {
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r)
+            sum[r][0] = sum[r][MT - 1] = INT8 && start ? _mm512_castsi512_ps(_mm512_set1_epi32(start[r])) : _mm512_setzero_ps();
     }
     const long stride = a.stride;
     for (long step = first; step < last; ++step) {
@@ -60,39 +59,23 @@ inline void add_products(const char *rows, const Left &a, const Right &b, long f
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
-        _mm512_store_ps(found0 + r * SIDE, sum[r][0]);
-        if (MT > 1) _mm512_store_ps(found1 + r * SIDE, sum[r][MT - 1]);
+        _mm512_store_ps(found0 + r * found_stride, sum[r][0]);
+        if (MT > 1) _mm512_store_ps(found1 + r * found_stride, sum[r][MT - 1]);
     }
 }
 
 template <bool INT8, int NT, int MT, class Meanwhile>
-inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms, Meanwhile &&meanwhile) {
-    float(*found)[2][SIDE * SIDE] = tile_file().at;
-    for (int i = 0; i < NT; ++i)
-        for (int r = 0; r < SIDE; ++r) {
-            const __m512 start = _mm512_castsi512_ps(_mm512_set1_epi32(INT8 && a.offset ? a.offset[i * SIDE + r] : 0));
-            for (int j = 0; j < MT; ++j) _mm512_store_ps(found[i][j] + r * SIDE, start);
-        }
+inline void multiply(const Left &a, const Right &b, int steps, int left_terms, int terms, const Sums &sums, Meanwhile &&meanwhile) {
     constexpr int TURNS = NT * SIDE / ROWS;
     for (long first = 0; first < steps; first += CHUNK)
         for (int turn = 0; turn < TURNS; ++turn) {
             const int tile = turn * ROWS / SIDE, row = turn * ROWS % SIDE;
+            const long at = row * sums.stride;
             add_products<INT8, MT>(a.rows[tile] + row * a.stride, a, b, first, std::min<long>(first + CHUNK, steps), left_terms, terms,
-                                   found[tile][0] + row * SIDE, found[tile][1] + row * SIDE, turn, TURNS, meanwhile);
+                                   sums.tile[tile][0] + at, MT > 1 ? sums.tile[tile][1] + at : nullptr, sums.stride, first || sums.begun,
+                                   a.offset ? a.offset + tile * SIDE + row : nullptr, turn, TURNS, meanwhile);
         }
-}
-
-#define STORE_TILE(tile, to, stride) copy_tile(tile_file().at[(tile) / 2][(tile) % 2], to, (stride) / 4)
-
-inline void copy_tile(const float *from, float *to, long stride) {
-    for (int r = 0; r < SIDE; ++r) _mm512_store_ps(to + r * stride, _mm512_load_ps(from + r * SIDE));
-}
-
-// The products of `multiply`: found[n tile][m tile][16 n][16 m], float or int32.
-template <int NT, int MT>
-inline void store_tiles(float found[2][2][SIDE * SIDE]) {
-    for (int i = 0; i < NT; ++i)
-        for (int j = 0; j < MT; ++j) copy_tile(tile_file().at[i][j], found[i][j], SIDE);
+    meanwhile.rest();
 }
 
 // -OFFSET times the sum of each of `count` rows of k int8 weights.

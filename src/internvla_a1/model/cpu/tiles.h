@@ -119,14 +119,21 @@ struct Right {  // MT packed tiles
     long tile_stride, step, term_stride;  // bytes from tile to tile, from step to step of k, from term to term
 };
 
+struct Sums {  // NT x MT tiles of products, [n tile][m tile][16 n][16 m], float or int32
+    float *tile[2][2];
+    long stride = SIDE;  // values from row to row
+    bool begun = false;  // what the tiles hold is added to
+};
+
 struct Nothing {  // to be done meanwhile
     void step() {}
+    void rest() {}
 };
 
 // TAIL: so many last rows, at the most, of a number of tokens that is no multiple of 16 are worked on by themselves (tail_sums) and packed
 // as rows.
-// multiply<INT8, NT, MT>(left, right, steps, left_terms, terms, meanwhile) keeps NT x MT tiles of products where STORE_TILE and store_tiles
-// find them: sums over k of left x right, of terms i, j with i + j < terms. meanwhile.step() is called about once a step of k.
+// multiply<INT8, NT, MT>(left, right, steps, left_terms, terms, sums, meanwhile): sums over k of left x right, of terms i, j with
+// i + j < terms. meanwhile.step() is called about once a step of k, meanwhile.rest() before the sums are written.
 #ifdef __AMX_TILE__
 #include "multiply_amx.h"
 #else
