@@ -222,10 +222,11 @@ struct Drain {
     int terms = 1, columns = 1, current = 0;    // columns: tiles of n
     int units = 0, done = 0, credit = 0, steps = 1;  // a unit: two rows of a packed tile, or one tile
     bool int8 = false;
-    Ahead ahead;
+    Ahead ahead, target;  // weights; what the products are added to
 
     void step() {
         ahead.fetch();
+        target.fetch<true>();
         for (credit += units; credit >= steps; credit -= steps)
             if (done < units) unit(done++);
     }
@@ -248,6 +249,8 @@ inline void linear_block(const Weight &w, const Left &left, const Right &right, 
     for (int i = 0; i < 2; ++i)
         for (int j = 0; j < 2; ++j) to.tile[i][j] = w.sums ? w.sums_at(n + i * SIDE, m + j * SIDE) : drain.buffers[drain.current][i][j];
     to.begun = w.begun;
+    const char *y = (const char *)(w.y + m * w.stride + n);
+    drain.target = w.packed || !w.last ? Ahead() : Ahead(y, y + SIDE * w.stride * 4, w.stride * 4, w.shape == GATED ? 1 : 2, steps);
     multiply<INT8, NT, MT>(left, right, steps, 1, drain.terms, to, drain);
     if (!w.last) return;
     drain.current ^= 1;

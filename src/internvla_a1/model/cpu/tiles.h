@@ -88,7 +88,7 @@ struct Left {  // NT tiles of 16 rows, in steps of 64 bytes of k
     const int *offset = nullptr;  // (32,) of int8 products: what they begin at, see OFFSET
 };
 
-struct Ahead {  // two times 16 rows of weights, fetched into the second cache while others are worked on: `each` lines a step
+struct Ahead {  // two times 16 rows, fetched while others are worked on: `each` lines a step
     const char *half[2] = {nullptr, nullptr};
     long stride = 0, left = 0;  // lines that are still to come
     int each = 1, row = 0;      // each: a power of two up to 32
@@ -98,16 +98,19 @@ struct Ahead {  // two times 16 rows of weights, fetched into the second cache w
         : half{first, second}, stride(stride), left(2 * SIDE * columns) {
         while (each * steps < left) each *= 2;
     }
+    template <bool WRITE>
+    static void line(const char *at) {  // to the first cache to be written, or to the second one to be read
+        if (WRITE) __builtin_prefetch(at, 1, 3);
+        else _mm_prefetch(at, _MM_HINT_T1);
+    }
+    template <bool WRITE = false>
     void fetch() {  // down the rows, as tiles are loaded
         if (!left) return;
         if (each == 2 * SIDE) {
-            for (int r = 0; r < SIDE; ++r) {
-                _mm_prefetch(half[0] + r * stride, _MM_HINT_T1);
-                _mm_prefetch(half[1] + r * stride, _MM_HINT_T1);
-            }
+            for (int r = 0; r < SIDE; ++r) line<WRITE>(half[0] + r * stride), line<WRITE>(half[1] + r * stride);
         } else {
             const char *at = half[row / SIDE] + row % SIDE * stride;
-            for (int i = 0; i < each; ++i, at += stride) _mm_prefetch(at, _MM_HINT_T1);
+            for (int i = 0; i < each; ++i, at += stride) line<WRITE>(at);
         }
         left -= each, row += each;
         if (row == 2 * SIDE) row = 0, half[0] += 64, half[1] += 64;
