@@ -78,7 +78,7 @@ class Int8Linear(nn.Module):
 def quantize(model: InternVLAA1) -> InternVLAA1:
     """Replace the large linear layers of the experts and of the vision tower, in place."""
     for root in (model.mixture, model.vision):
-        for module in list(root.modules()):
+        for module in [m for m in root.modules() if not isinstance(m, Linear)]:  # a list of the layers would keep their weights alive
             for name, child in module.named_children():
                 if isinstance(child, Linear) and child.weight.numel() >= MIN_VALUES:
                     setattr(module, name, Int8Linear(child))

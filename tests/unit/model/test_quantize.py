@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from model_helpers import small_model
 
 from internvla_a1.core.errors import CheckpointError
+from internvla_a1.model import quantize as quantize_module
 from internvla_a1.model.layers import Linear
 from internvla_a1.model.quantize import Int8Linear, quantize_checked, quantize_rows
 
@@ -21,7 +24,7 @@ def test_rows_are_quantised_to_within_half_a_step() -> None:
 
 def test_an_int8_layer_is_the_integer_product_scaled() -> None:
     torch.manual_seed(0)
-    layer, x = Linear(64, 48), torch.randn(2, 20, 64)
+    layer, x = Linear(64, 48).requires_grad_(False), torch.randn(2, 20, 64)
     quantised = Int8Linear(layer)
     values, scale = quantize_rows(x)
     exact = (values.long() @ quantised.weight.long().t()).double() * scale * quantised.scale + layer.bias
@@ -29,6 +32,22 @@ def test_an_int8_layer_is_the_integer_product_scaled() -> None:
     out = torch.empty(2, 20, 48)
     assert quantised(x, out) is out
     assert float((quantised(x) - layer(x)).abs().mean()) < 0.02
+
+
+def test_weights_are_let_go_as_their_layers_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else both copies of the model would be in memory."""
+    model = small_model("tiny", dtype="bfloat16")
+    alive = [weakref.ref(m.weight) for root in (model.mixture, model.vision) for m in root.modules() if isinstance(m, Linear)]
+    counts: list[int] = []
+
+    class Counting(Int8Linear):
+        def __init__(self, source: Linear) -> None:
+            super().__init__(source)
+            counts.append(sum(weight() is not None for weight in alive))
+
+    monkeypatch.setattr(quantize_module, "Int8Linear", Counting)
+    quantize_module.quantize(model)
+    assert counts[0] > 40 and counts[-1] <= 4  # those of one attention or MLP
 
 
 def test_a_model_within_the_bound_is_quantised_and_one_beyond_it_refused() -> None:
