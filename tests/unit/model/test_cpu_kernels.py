@@ -167,6 +167,27 @@ def test_the_same_noise_gives_the_same_chunk_bit_for_bit(case, compiled_for) -> 
 
 
 @needs_kernels
+def test_threads_that_are_at_different_tokens_do_not_meddle(case, compiled_for, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The MLP of the vision tower goes through its tokens in blocks, the last one smaller, and waits for nobody in between."""
+    model, batch, *_ = case
+    fast = prepare(copy.deepcopy(model), CPU, "bfloat16")
+    run, given = fast.vision.kernels.run, []
+    monkeypatch.setattr(fast.vision.kernels, "run", lambda *call: given.append(call) or run(*call))
+    with torch.no_grad():
+        fast.encode(read_batch(fast.config, batch, CPU))
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3, 5, 7) * 4:
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                found.append(run(*given[0]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(tower, found[0]) for tower in found)
+
+
+@needs_kernels
 def test_float32_weights_that_bfloat16_cannot_hold_stay_float32_and_with_torch(compiled_for) -> None:
     model = weights("3b")
     model.mixture.act.layers[0].mlp.up_proj.weight.data[0, 0] = 1.0 + 2**-20

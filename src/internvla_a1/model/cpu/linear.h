@@ -308,9 +308,10 @@ inline void linear_blocks(const Team &team, const Weight *weights, int count, lo
     drain.rest();
 }
 
-// One part of the tokens and of the inputs. sums: room for the products of a part, where it is not all of the inputs.
-inline void linear_part(const Team &team, const Weight *weights, int count, long first, long rows, long from, long part, long k, int precision,
-                        const Operand &x, float *sums) {
+// One part of the tokens and of the inputs. sums: room for the products of a part of k, `most_rows` of them for every output: threads keep to
+// their outputs, so it does not shrink with the last rows, where one may still be at the rows before.
+inline void linear_part(const Team &team, const Weight *weights, int count, long first, long rows, long most_rows, long from, long part, long k,
+                        int precision, const Operand &x, float *sums) {
     Weight moved[4];
     for (int i = 0; i < count; ++i) {
         Weight &w = moved[i] = weights[i];
@@ -322,8 +323,8 @@ inline void linear_part(const Team &team, const Weight *weights, int count, long
             if (from) w.add = true, w.bias = nullptr;
             continue;
         }
-        w.sums = sums, w.sums_stride = up32(rows) / SIDE, w.begun = from > 0, w.last = from + part == k;
-        sums += w.n * up32(rows);
+        w.sums = sums, w.sums_stride = up32(most_rows) / SIDE, w.begun = from > 0, w.last = from + part == k;
+        sums += w.n * up32(most_rows);
     }
     if (precision == INTEGER) linear_blocks<true>(team, moved, count, part, rows, precision, x);
     else linear_blocks<false>(team, moved, count, part, rows, precision, x);
@@ -341,7 +342,7 @@ inline void linear(const Team &team, const float *x, long stride, long rows, lon
             const long here = std::min(block, rows - first), pairs = (here + 31) / 32;
             pack(team, x + first * stride + from, stride, here, part, precision, panel);
             team.wait();
-            linear_part(team, weights, count, first, here, from, part, k, precision,
+            linear_part(team, weights, count, first, here, std::min(block, rows), from, part, k, precision,
                         {panel.data, pair_bytes, pairs * pair_bytes, panel.scale}, panel.sums);
             team.wait();
         }
@@ -354,7 +355,7 @@ inline void linear_packed(const Team &team, const Operand &x, long rows, long k,
         for (long from = 0; from < k; from += part) {
             Operand here = x;
             here.data += first / 32 * x.pair_bytes + from / 32 * 2 * TILE_BYTES;
-            linear_part(team, &weight, 1, first, std::min(block, rows - first), from, part, k, precision, here, panel.sums);
+            linear_part(team, &weight, 1, first, std::min(block, rows - first), std::min(block, rows), from, part, k, precision, here, panel.sums);
         }
     team.wait();
 }
