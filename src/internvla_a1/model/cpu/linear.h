@@ -41,6 +41,8 @@ struct Operand {  // packed activations (rows, k): pairs of tiles of 16 rows, [p
     const float *scale;
 };
 
+inline long up32(long n) { return (n + 31) / 32 * 32; }
+
 template <class Value>
 inline void grow(Value *&at, long &size, long values) {  // what was there is lost
     if (values <= size) return;
@@ -54,14 +56,12 @@ struct Panel {  // packed activations, [term] of an Operand, the scale of each r
     long bytes = 0, rows = 0, sums_size = 0;
 
     void reserve(long most_rows, long k, int precision, long sums_of) {
-        const long all = (most_rows + 31) / 32 * 32;
+        const long all = up32(most_rows);
         grow(data, bytes, all * k * (precision == INTEGER ? 1 : 2 * terms_of(precision)));
         grow(scale, rows, all);
         grow(sums, sums_size, all * sums_of);
     }
 };
-
-inline long up32(long n) { return (n + 31) / 32 * 32; }
 
 constexpr long PANEL_BYTES = 1024 * 1024;  // of a panel that stays in the second cache
 
