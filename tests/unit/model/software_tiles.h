@@ -54,7 +54,10 @@ inline int rows_of(int tile) {
     return registers().rows[tile];
 }
 
-inline void zero(int tile) { memset(registers().row[tile], 0, 16 * 64 * (rows_of(tile) > 0)); }
+inline void zero(int tile) {
+    rows_of(tile);
+    memset(registers().row[tile], 0, sizeof registers().row[tile]);
+}
 
 inline void load(int tile, const void *from, long stride) {
     zero(tile);

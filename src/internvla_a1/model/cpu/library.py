@@ -18,8 +18,8 @@ import torch
 
 SOURCES = Path(__file__).parent
 COMMON = ("-O3", "-std=c++17", "-fPIC", "-mfma")
-AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprfchw")
-DOTS = (*COMMON, *AVX512, "-fopenmp", "-mavx512bf16", "-mavx512vnni")
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+DOTS = (*COMMON, *AVX512, "-fopenmp", "-mavx512bf16", "-mavx512vnni", "-mprfchw")
 TILES = (*DOTS, "-mamx-tile", "-mamx-bf16", "-mamx-int8")
 VECTORS = {"AVX512": (*COMMON, *AVX512), "AVX2": (*COMMON, "-mavx2")}  # by what torch says this CPU can do
 AMX, VECTORS_ONLY = "AMX", "AVX-512"  # what kernels.cpp is compiled for
